@@ -1,0 +1,55 @@
+# `make repro` runs the pipeline, `make test` the tests; both set up .venv first. `make` alone lists what there is.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+SHELL := /bin/bash
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+RUNTIME := .venv/.runtime$(if $(GPU),-gpu)
+DEV := .venv/.dev
+COMPILE := uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-annotate --custom-compile-command "make requirements"
+
+.PHONY: help repro test lint format ui plots track requirements
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-14s%s\n' "$$name" "$$text"; done
+
+repro: $(RUNTIME)  ## train, evaluate and compare the detectors; GPU=1 installs NVIDIA's libraries first
+	@dvc repro
+
+test: $(DEV)  ## run the tests, with coverage of stages/
+	@pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
+
+lint: $(DEV)  ## check style and types
+	@ruff check . && ruff format --check . && mypy
+
+format: $(DEV)  ## mend style where a machine can
+	@ruff check --fix --quiet . ; ruff format .
+
+ui: $(RUNTIME)  ## serve the runs in MLflow, at http://127.0.0.1:5000
+	@echo "open http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning (Ctrl-C stops the server)"
+	@mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}"
+
+plots: $(RUNTIME)  ## draw all plots, in dvc_plots/index.html
+	@dvc plots show
+
+track: $(RUNTIME)  ## send to MLflow what it lacks
+	@python -m stages.tracking
+
+requirements: $(DEV)  ## pin the newest versions that go together
+	@$(COMPILE) requirements.in -o requirements.txt
+	@$(COMPILE) requirements-dev.in -o requirements-dev.txt
+	@$(COMPILE) requirements-gpu.in -o requirements-gpu.txt
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "error: no Python found; install Python 3.11 or name one with make PYTHON=..."; exit 1; }
+	@"$(PYTHON)" -m venv .venv
+
+.venv/.runtime: requirements.txt | .venv/bin/python
+	@echo "installing what requirements.txt pins into .venv (about 2 minutes, once)"
+	@python -m pip install --quiet -r requirements.txt && touch $@
+
+.venv/.runtime-gpu: requirements.txt requirements-gpu.txt | .venv/bin/python
+	@echo "installing what requirements.txt and requirements-gpu.txt pin into .venv (some minutes, once)"
+	@python -m pip install --quiet -r requirements.txt -r requirements-gpu.txt && touch $@ .venv/.runtime
+
+.venv/.dev: requirements-dev.txt | .venv/.runtime
+	@python -m pip install --quiet -r requirements-dev.txt && touch $@
