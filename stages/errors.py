@@ -1,0 +1,34 @@
+"""How a stage refuses: one sentence for the person, exit code 1, no traceback."""
+
+import errno
+import sys
+from collections.abc import Callable
+
+
+class UserError(Exception):
+    """Something a person can mend. The message says what was wrong, where, and what to do, in one sentence."""
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a command; turn what a person can mend into one line on standard error and exit code 1.
+
+    Anything else is a defect of ours and keeps its traceback.
+    """
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            sys.exit(
+                f"error: the disk is full (while writing {error.filename or 'a file'}); free some space and run again"
+            )
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            sys.exit(f"error: no permission for {error.filename}; make it readable and writable for you and run again")
+        if error.errno in (errno.EEXIST, errno.ENOTDIR):
+            sys.exit(
+                f"error: a file is in the way where a folder belongs: {error.filename}; move it away and run again"
+            )
+        raise

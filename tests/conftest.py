@@ -1,0 +1,100 @@
+"""What tests of several rooms share: a project in an empty folder, pictures, and a backbone small enough to train."""
+
+import io
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+from ruamel.yaml import YAML
+
+PARAMS = Path(__file__).parents[1] / "params.yaml"
+
+
+@pytest.fixture(scope="session")
+def write_params():
+    """A function that writes ./params.yaml: the project's own, with some keys (dotted) changed."""
+
+    def write_params(changes=None):
+        content = YAML(typ="safe").load(PARAMS.read_text(encoding="utf-8"))
+        for key, value in (changes or {}).items():
+            section = content
+            *sections, last = key.split(".")
+            for name in sections:
+                section = section[name]
+            section[last] = value
+        with Path("params.yaml").open("w", encoding="utf-8") as file:
+            YAML().dump(content, file)
+
+    return write_params
+
+
+@pytest.fixture(scope="session")
+def command():
+    """A function that runs a stage's ``main`` with command-line arguments."""
+
+    def command(main, *arguments):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["stage", *arguments])
+            main()
+
+    return command
+
+
+@pytest.fixture(scope="session")
+def png():
+    """A function that encodes pixels (uint8, height × width or height × width × 3) as PNG."""
+
+    def png(pixels):
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    return png
+
+
+@pytest.fixture(scope="session")
+def noise():
+    """A function that draws pixels without structure, so that every window of them is unique: uint8, RGB."""
+
+    def noise(seed, height, width):
+        return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+    return noise
+
+
+@pytest.fixture
+def float32():
+    """Run under Keras' float32 policy, whatever a test sets."""
+    from stages.backend import keras
+
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")
+    yield
+    keras.config.set_dtype_policy(policy)
+
+
+@pytest.fixture(scope="session")
+def toy():
+    """A backbone module like those of stages/detectors, of two convolutions with BatchNorm and 8 channels."""
+    from stages.backend import keras
+
+    def backbone(weights=None):
+        layers = keras.layers
+        images = keras.Input((None, None, 3))
+        hidden = layers.Conv2D(4, 3, strides=2, padding="same", name="conv1_conv")(images)
+        hidden = layers.BatchNormalization(name="conv1_bn")(hidden)
+        hidden = layers.ReLU(name="conv1_relu")(hidden)
+        hidden = layers.Conv2D(8, 3, strides=2, padding="same", name="conv5_conv")(hidden)
+        hidden = layers.BatchNormalization(name="conv5_bn")(hidden)
+        model = keras.Model(images, layers.ReLU(name="conv5_relu")(hidden), name="toy")
+        if weights:
+            model.load_weights(weights)
+        return model
+
+    def preprocess(images):
+        return keras.layers.Rescaling(1 / 127.5, offset=-1, dtype="float32", name="preprocess")(images)
+
+    return SimpleNamespace(WIDTH=8, backbone=backbone, preprocess=preprocess)

@@ -1,0 +1,73 @@
+"""How a command ends: one sentence and exit code 1 for what a person can mend, a traceback for what only we can."""
+
+import errno
+
+import pytest
+
+from stages.errors import UserError, run
+
+
+def raising(error):
+    """A command that fails."""
+
+    def main():
+        raise error
+
+    return main
+
+
+def ending(error):
+    """What a command that fails so hands to sys.exit: a sentence for standard error (exit code 1), or a code."""
+    with pytest.raises(SystemExit) as exit_:
+        run(raising(error))
+    return exit_.value.code
+
+
+def test_a_command_that_succeeds_just_ends(capsys):
+    run(lambda: print("done"))
+    assert capsys.readouterr().out == "done\n"
+
+
+def test_a_user_error_is_one_sentence():
+    assert ending(UserError("faces is missing; make it")) == "error: faces is missing; make it"
+
+
+def test_ctrl_c_ends_with_the_shells_code():
+    assert ending(KeyboardInterrupt()) == 130
+
+
+@pytest.mark.parametrize(
+    ("number", "sentence"),
+    [
+        (errno.ENOSPC, "error: the disk is full (while writing data/x); free some space and run again"),
+        (errno.EACCES, "error: no permission for data/x; make it readable and writable for you and run again"),
+        (errno.EPERM, "error: no permission for data/x; make it readable and writable for you and run again"),
+        (errno.EROFS, "error: no permission for data/x; make it readable and writable for you and run again"),
+        (errno.EEXIST, "error: a file is in the way where a folder belongs: data/x; move it away and run again"),
+        (errno.ENOTDIR, "error: a file is in the way where a folder belongs: data/x; move it away and run again"),
+    ],
+)
+def test_what_the_disk_refuses_is_said_in_one_sentence(number, sentence):
+    assert ending(OSError(number, "refused", "data/x")) == sentence
+
+
+def test_a_full_disk_without_a_name_is_still_said():
+    assert "the disk is full (while writing a file)" in ending(OSError(errno.ENOSPC, "No space left on device"))
+
+
+@pytest.mark.parametrize("error", [ValueError("ours"), OSError(errno.ENOENT, "missing", "data/x"), ZeroDivisionError()])
+def test_our_own_defects_keep_their_traceback(error):
+    with pytest.raises(type(error)):
+        run(raising(error))
+
+
+def test_a_file_where_a_folder_belongs_is_named(tmp_path, monkeypatch):
+    from stages.files import write_json
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "metrics").write_text("in the way")
+    with pytest.raises(SystemExit) as exit_:
+        run(lambda: write_json("metrics/data.json", {}))
+    assert exit_.value.code == (
+        "error: a file is in the way where a folder belongs: metrics; move it away and run again"
+    )

@@ -1,0 +1,113 @@
+"""Publishing: whole or not at all."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from stages.errors import UserError
+from stages.files import project_root, publish, read_json, sha256, user_path, write_json
+
+
+def tree(folder):
+    """Every file below a folder, with its content."""
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_file_appears_when_it_is_whole(tmp_path):
+    place = tmp_path / "new" / "folder" / "table.csv"
+    with publish(place) as part:
+        part.write_text("half")
+        assert not place.exists()
+        assert part.name == place.name  # writers choose a format by the suffixes
+        part.write_text("whole")
+    assert tree(tmp_path) == {"new/folder/table.csv": "whole"}
+    assert [path.name for path in place.parent.iterdir()] == ["table.csv"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_failure_leaves_what_was_there(tmp_path, error):
+    (tmp_path / "table.csv").write_text("old")
+
+    def fail():
+        with publish(tmp_path / "table.csv") as part:
+            part.write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert tree(tmp_path) == {"table.csv": "old"}
+    assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
+
+
+def test_a_block_that_makes_nothing_leaves_what_was_there(tmp_path):
+    (tmp_path / "table.csv").write_text("old")
+    with pytest.raises(FileNotFoundError), publish(tmp_path / "table.csv"):
+        pass
+    assert tree(tmp_path) == {"table.csv": "old"}
+
+
+def test_a_folder_replaces_a_folder(tmp_path):
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / "old").write_text("old")
+    with publish(tmp_path / "shards") as part:
+        part.mkdir()
+        (part / "new").write_text("new")
+        assert tree(tmp_path / "shards") == {"old": "old"}
+    assert tree(tmp_path) == {"shards/new": "new"}
+
+
+def test_what_is_published_is_readable_as_any_other_file(tmp_path):
+    (tmp_path / "plain").write_text("")
+    with publish(tmp_path / "file") as part:
+        part.write_text("")
+    assert (tmp_path / "file").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_the_temporary_file_lies_on_the_same_disk(tmp_path):
+    with publish(tmp_path / "file") as part:
+        assert part.parent.parent == tmp_path
+        part.write_text("")
+
+
+def test_json_keeps_its_keys_in_order_and_ends_with_a_line(tmp_path):
+    write_json(tmp_path / "figures.json", {"b": 1.5, "a": None})
+    assert (tmp_path / "figures.json").read_text() == '{\n  "b": 1.5,\n  "a": null\n}\n'
+    assert list(read_json(tmp_path / "figures.json")) == ["b", "a"]
+
+
+def test_json_refuses_what_is_not_json(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "figures.json", {"auc": float("nan")})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_json_that_is_missing_says_what_to_do(tmp_path):
+    with pytest.raises(UserError, match=r"figures.json is missing; make it with `dvc repro`"):
+        read_json(tmp_path / "figures.json")
+
+
+@pytest.mark.parametrize("content", [b"", b"abc", bytes(3_000_000)])
+def test_a_digest_is_that_of_the_whole_file(tmp_path, content):
+    (tmp_path / "file").write_bytes(content)
+    assert sha256(tmp_path / "file") == hashlib.sha256(content).hexdigest()
+
+
+def test_the_root_is_here_unless_dvc_says_otherwise(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    assert project_root() == tmp_path.resolve()
+    monkeypatch.setenv("DVC_ROOT", "")
+    assert project_root() == tmp_path.resolve()
+    monkeypatch.setenv("DVC_ROOT", "/real/project")
+    assert project_root() == Path("/real/project")
+
+
+def test_a_persons_path_belongs_to_the_real_root(monkeypatch):
+    monkeypatch.setenv("DVC_ROOT", "/real/project")
+    monkeypatch.setenv("HOME", "/home/me")
+    assert user_path("faces") == Path("/real/project/faces")
+    assert user_path("/mnt/faces") == Path("/mnt/faces")
+    assert user_path("~/faces") == Path("/home/me/faces")
+    assert os.fspath(user_path("../faces")) == "/real/project/../faces"
