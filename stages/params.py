@@ -1,0 +1,286 @@
+"""Stage `params`: every parameter is known, well typed and possible, or nothing else starts.
+
+Reads ``params.yaml``; writes nothing. DVC does not notice a misspelt key, so this stage does. The other stages read
+their parameters through :func:`load`, and so get the same checks.
+"""
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from stages.errors import UserError, run
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Model = Literal["resnet50", "densenet121"]
+Phase = Literal["baseline", "finetune"]
+Block = Literal["all", "conv1", "conv2", "conv3", "conv4", "conv5"]
+
+
+class Section(BaseModel):
+    """A part of params.yaml: unknown keys are refused, values are not bent into another type."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, content: Any) -> Any:
+        """Refuse unknown keys before all else: a misspelt key is also a missing one, and its spelling is the news."""
+        for key in content if isinstance(content, dict) else ():
+            if key not in cls.model_fields:
+                close = get_close_matches(str(key), cls.model_fields, n=1)
+                hint = f"did you mean {close[0]}?" if close else f"known there: {', '.join(cls.model_fields)}"
+                raise ValueError(f"unknown key {key!r}; {hint}")
+        return content
+
+
+class Sample(Section):
+    """The built-in sample."""
+
+    faces_per_class: Annotated[int, Field(ge=8)]
+    size: Annotated[int, Field(ge=32, le=1024)]
+    seed: Seed
+
+
+class Folder(Section):
+    """A person's own faces."""
+
+    path: str | None
+
+
+class Kaggle(Section):
+    """A Kaggle data set."""
+
+    dataset: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
+
+
+class Data(Section):
+    """Where faces come from, and how bad they may be."""
+
+    source: Literal["sample", "folder", "kaggle"]
+    sample: Sample
+    folder: Folder
+    kaggle: Kaggle
+    max_quarantined: Fraction
+    near_duplicate_bits: Annotated[int, Field(ge=0, le=64)]
+    max_shortcut_auc: Annotated[float, Field(ge=0.5, le=1)]
+
+
+class Fractions(Section):
+    """The shares of the images that each split gets."""
+
+    train: Share
+    valid: Share
+    test: Share
+
+
+class Split(Section):
+    """Which image goes where."""
+
+    method: Literal["stratified", "official"]
+    fractions: Fractions
+    near_duplicates: Literal["keep", "drop", "group"]
+    limit_per_class: Positive | None
+    seed: Seed
+
+
+class Image(Section):
+    """The pixels a network sees."""
+
+    size: Annotated[int, Field(ge=32, le=1024)]
+    crop: Annotated[int, Field(ge=32, le=1024)]
+
+
+class Shards(Section):
+    """The TFRecord files."""
+
+    images: Positive
+
+
+class Weights(Section):
+    """What a backbone starts from."""
+
+    source: Literal["imagenet", "random", "folder", "auto"]
+    folder: str | None
+    timeout: Annotated[int, Field(ge=1, le=3600)]
+    seed: Seed
+
+
+class Features(Section):
+    """The frozen backbone's single pass."""
+
+    views: Annotated[int, Field(ge=1, le=64)]
+    batch_size: Positive
+
+
+class Training(Section):
+    """What all training has in common."""
+
+    seed: Seed
+    precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"]
+    deterministic: bool
+
+
+class Fit(Section):
+    """What both phases have in common."""
+
+    epochs: Positive
+    batch_size: Positive
+    learning_rate: Annotated[float, Field(gt=0, le=1)]
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    patience: Positive
+
+
+class Baseline(Fit):
+    """Transfer learning with a frozen backbone: the head alone, on the features."""
+
+
+class Finetune(Fit):
+    """From the baseline's head, with the backbone unfrozen from a block on."""
+
+    unfreeze_from: Block
+    warmup: Annotated[float, Field(ge=0, lt=1)]
+    weight_decay: Annotated[float, Field(ge=0, le=1)]
+    batch_norm: Literal["inference", "training"]
+
+
+class Detector(Section):
+    """Both phases of one backbone."""
+
+    baseline: Baseline
+    finetune: Finetune
+
+
+class Score(Section):
+    """Forward passes after training."""
+
+    batch_size: Positive
+
+
+class Evaluate(Section):
+    """Figures from scores."""
+
+    confidence: Annotated[float, Field(gt=0.5, lt=1)]
+    resamples: Annotated[int, Field(ge=100)]
+    seed: Seed
+
+
+class Tracking(Section):
+    """MLflow."""
+
+    experiment: Annotated[str, Field(min_length=1)]
+
+
+class Params(Section):
+    """All of params.yaml."""
+
+    models: Annotated[list[Model], Field(min_length=1)]
+    data: Data
+    split: Split
+    image: Image
+    shards: Shards
+    weights: Weights
+    features: Features
+    training: Training
+    detectors: dict[Model, Detector]
+    score: Score
+    evaluate: Evaluate
+    tracking: Tracking
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Params":
+        """Refuse what is well typed but cannot be, naming the keys."""
+        fractions = self.split.fractions
+        total = fractions.train + fractions.valid + fractions.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"split.fractions add up to {total:g}; make train + valid + test = 1")
+        if len(set(self.models)) < len(self.models):
+            raise ValueError(f"models names one backbone twice ({', '.join(self.models)}); name each once")
+        if missing := [model for model in self.models if model not in self.detectors]:
+            raise ValueError(f"models names {missing[0]}, but detectors.{missing[0]} is missing; add it")
+        if self.image.crop > self.image.size:
+            raise ValueError(
+                f"image.crop = {self.image.crop} is larger than image.size = {self.image.size}; "
+                f"make it {self.image.size} or less"
+            )
+        if self.data.source == "folder" and not self.data.folder.path:
+            raise ValueError(
+                "data.source is folder, but data.folder.path is empty; name a folder or .zip with real/ and fake/"
+            )
+        if self.data.source != "folder" and self.data.folder.path:
+            raise ValueError(
+                f"data.folder.path is set, but data.source is {self.data.source}; set data.source to folder"
+            )
+        if self.weights.source == "folder" and not self.weights.folder:
+            raise ValueError(
+                "weights.source is folder, but weights.folder is empty; name a folder of .weights.h5 files"
+            )
+        if self.weights.source == "auto" and self.data.source != "sample":
+            raise ValueError("weights.source = auto is for the sample only; choose imagenet, random or folder")
+        if self.split.method == "official" and self.split.near_duplicates == "group":
+            raise ValueError(
+                "split.near_duplicates = group cannot move images between official splits; use drop or keep"
+            )
+        if self.split.method == "official" and self.data.source == "sample":
+            raise ValueError(
+                "split.method = official needs train/, valid/ and test/ folders, which the sample lacks; use stratified"
+            )
+        return self
+
+
+def load(path: Path | str = "params.yaml") -> Params:
+    """The parameters in ``path``, read as YAML 1.2 (PyYAML would take ``1e-4`` for a string) and checked.
+
+    Raises :class:`UserError`, naming the first key that is wrong, its value and what is allowed.
+    """
+    try:
+        content = YAML(typ="safe", pure=True).load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"{path} is missing; run in the project's root, or bring it back with `git checkout {path}`"
+        ) from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    return check(content, path)
+
+
+def check(content: Any, name: Path | str) -> Params:
+    """Check the content of a params file (``name`` is for the message). Raises :class:`UserError`."""
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        raise UserError(
+            f"{name}: {_sentence(problems[0])}" + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
+        ) from None
+
+
+def _sentence(problem: Any) -> str:
+    """One of pydantic's findings as a sentence: the key, what it is, what is allowed."""
+    key = ".".join(str(part) for part in problem["loc"] if part != "[key]")
+    match problem["type"]:
+        case "missing":
+            return f"{key} is missing; `git diff params.yaml` shows what was there"
+        case "value_error":
+            return f"{key}: {problem['ctx']['error']}" if key else str(problem["ctx"]["error"])
+        case _:
+            return f"{key} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+
+
+def main() -> None:
+    """Check params.yaml."""
+    params = load()
+    detectors = len(params.models) * 2
+    models = ", ".join(params.models)
+    print(f"params.yaml is sound: {detectors} detectors ({models}; baseline and finetune) on {params.data.source}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,123 @@
+"""params.yaml: what is unknown, ill-typed or impossible stops the run with one sentence."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from stages import params
+from stages.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def content() -> dict[str, Any]:
+    return dict(YAML(typ="safe").load((ROOT / "params.yaml").read_text()))
+
+
+def put(tree: dict[str, Any], key: str, value: Any) -> None:
+    *path, last = key.split(".")
+    for part in path:
+        tree = tree[part]
+    tree[last] = value
+
+
+def test_the_committed_file_is_sound_and_trains_four_detectors_on_the_sample() -> None:
+    loaded = params.load(ROOT / "params.yaml")
+    assert loaded.models == ["resnet50", "densenet121"]
+    assert loaded.data.source == "sample"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("imgae", {}, r"unknown key 'imgae'; did you mean image\?"),
+        ("image.sise", 64, r"image: unknown key 'sise'; did you mean size\?"),
+        ("detectors.resnet50.finetune.xyz", 1, "unknown key 'xyz'; known there: epochs, "),
+        ("image.size", "64", "image.size = '64': input should be a valid integer"),
+        ("image.size", 64.5, "image.size = 64.5: input should be a valid integer"),
+        ("image.size", 8, "image.size = 8: input should be greater than or equal to 32"),
+        ("image.crop", 65, "image.crop = 65 is larger than image.size = 64; make it 64 or less"),
+        ("training.deterministic", "no", "training.deterministic = 'no': input should be a valid boolean"),
+        ("data.source", "kagle", "data.source = 'kagle': input should be 'sample', 'folder' or 'kaggle'"),
+        ("data.source", "folder", "data.folder.path is empty"),
+        ("data.folder.path", "faces", "data.folder.path is set, but data.source is sample"),
+        ("data.kaggle.dataset", "no slash", "data.kaggle.dataset = 'no slash': string should match pattern"),
+        ("split.fractions.train", 0.5, r"split.fractions add up to 0.9; make train \+ valid \+ test = 1"),
+        ("split.fractions.train", 0, "split.fractions.train = 0: input should be greater than 0"),
+        ("split.method", "official", "split.near_duplicates = group cannot move images between official splits"),
+        ("weights.source", "folder", "weights.folder is empty"),
+        ("models", [], "models = .*: list should have at least 1 item"),
+        ("models", ["resnet50", "resnet50"], "models names one backbone twice"),
+        ("models", ["vgg16"], "models.0 = 'vgg16': input should be 'resnet50' or 'densenet121'"),
+        ("detectors.densenet121.finetune.unfreeze_from", "conv9", "unfreeze_from = 'conv9': input should be 'all', "),
+        ("detectors.resnet50.baseline.learning_rate", 0, "learning_rate = 0: input should be greater than 0"),
+        ("detectors.resnet50.baseline.learning_rate", "1e-3", "learning_rate = '1e-3': input should be a valid number"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_is_allowed(
+    content: dict[str, Any], key: str, value: Any, message: str
+) -> None:
+    put(content, key, value)
+    with pytest.raises(UserError, match=message):
+        params.check(content, "params.yaml")
+
+
+def test_auto_weights_are_for_the_sample_only(content: dict[str, Any]) -> None:
+    put(content, "data.source", "kaggle")
+    with pytest.raises(UserError, match=r"weights\.source = auto is for the sample only"):
+        params.check(content, "params.yaml")
+
+
+def test_a_missing_key_is_named(content: dict[str, Any]) -> None:
+    del content["image"]["size"]
+    with pytest.raises(UserError, match=r"params.yaml: image.size is missing"):
+        params.check(content, "params.yaml")
+
+
+def test_a_detector_without_its_section_is_named(content: dict[str, Any]) -> None:
+    del content["detectors"]["resnet50"]
+    with pytest.raises(UserError, match=r"models names resnet50, but detectors\.resnet50 is missing"):
+        params.check(content, "params.yaml")
+
+
+def test_further_problems_are_counted(content: dict[str, Any]) -> None:
+    put(content, "image.size", 8)
+    put(content, "features.views", 0)
+    with pytest.raises(UserError, match=r"\(and 1 more\)$"):
+        params.check(content, "params.yaml")
+
+
+def test_scientific_notation_is_a_number(tmp_path: Path) -> None:
+    text = (ROOT / "params.yaml").read_text().replace("learning_rate: 0.001 ", "learning_rate: 1e-3 ", 1)
+    (tmp_path / "params.yaml").write_text(text)
+    assert params.load(tmp_path / "params.yaml").detectors["resnet50"].baseline.learning_rate == 0.001
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("a: [1", "is not valid YAML"), ("", "params.yaml"), ("- 1", "params.yaml"), ("a: 1\na: 2\n", "duplicate key")],
+)
+def test_a_broken_file_is_one_sentence(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(UserError, match=message) as caught:
+        params.load(tmp_path / "params.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_stage_ends_with_a_sentence_and_exit_code_1(tmp_path: Path) -> None:
+    answer = subprocess.run(
+        [sys.executable, "-m", "stages.params"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == 1
+    assert answer.stderr.startswith("error: params.yaml is missing; run in the project's root")
+    assert "Traceback" not in answer.stderr

@@ -1,0 +1,81 @@
+"""Presets: only the keys that differ, applied with the comments kept, or as overrides for `dvc exp run`."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from stages import params, preset
+from stages.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+PRESETS = sorted(path.stem for path in (ROOT / "presets").glob("*.yaml"))
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    shutil.copytree(ROOT / "presets", tmp_path / "presets")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["preset", *arguments])
+    preset.main()
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_shipped_preset_applies_and_changes_nothing_but_its_keys(
+    project: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    before = dict(preset.leaves(YAML(typ="safe").load(Path("params.yaml"))))
+    wanted = dict(preset.leaves(YAML(typ="safe").load(Path(f"presets/{name}.yaml"))))
+    comments = [line.partition("#")[2] for line in Path("params.yaml").read_text().splitlines() if "#" in line]
+    command(monkeypatch, name)
+    params.load()
+    text = Path("params.yaml").read_text()
+    assert dict(preset.leaves(YAML(typ="safe").load(text))) == before | wanted
+    assert [line.partition("#")[2] for line in text.splitlines() if "#" in line] == comments
+
+
+def test_kaggle_is_the_full_corpus_with_its_official_split(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command(monkeypatch, "kaggle")
+    loaded = params.load()
+    assert (loaded.data.source, loaded.split.method, loaded.split.limit_per_class) == ("kaggle", "official", None)
+
+
+def test_overrides_are_printed_and_change_nothing(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = Path("params.yaml").read_bytes()
+    command(monkeypatch, "kaggle", "--overrides")
+    printed = capsys.readouterr().out
+    assert "-S data.source=kaggle" in printed
+    assert "-S split.limit_per_class=null" in printed
+    assert "-S detectors.resnet50.finetune.learning_rate=0.0004" in printed
+    assert Path("params.yaml").read_bytes() == before
+
+
+def test_an_unknown_preset_names_those_that_exist(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=f"there is no preset 'huge'; choose one of: {', '.join(PRESETS)}"):
+        command(monkeypatch, "huge")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("image:\n  sise: 3\n", "sets image.sise, which params.yaml does not have"),
+        ("image:\n  size: 3\n", "image.size = 3: input should be greater than or equal to 32"),
+    ],
+)
+def test_a_preset_that_does_not_fit_changes_nothing(
+    project: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str
+) -> None:
+    Path("presets/mine.yaml").write_text(text)
+    before = Path("params.yaml").read_bytes()
+    with pytest.raises(UserError, match=message):
+        command(monkeypatch, "mine")
+    assert Path("params.yaml").read_bytes() == before
