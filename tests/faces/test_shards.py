@@ -1,0 +1,232 @@
+"""Shards: what goes in comes out, at the right size, and augmentation moves windows but never makes pixels."""
+
+import io
+from itertools import islice
+
+import numpy as np
+import pytest
+from numpy.lib.stride_tricks import sliding_window_view
+from PIL import Image
+
+from stages.backend import keras, tf
+from stages.errors import UserError
+from stages.faces import shards
+
+SIDE, CROP = 20, 16
+
+
+def written(folder, records, split="train", per_shard=5):
+    """Write records as the shards of a split, with their summary; return the summary."""
+    folder.mkdir(exist_ok=True)
+    summary = shards.write(records, len(records), folder, split, per_shard)
+    shards.write_summary(folder, {split: summary})
+    return summary
+
+
+def stored(folder, split):
+    """The features of a split's records, read by TensorFlow alone: image, label, member."""
+    for path in sorted(folder.glob(f"{split}-*")):
+        for raw in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+            features = tf.train.Example.FromString(raw).features.feature
+            yield (
+                features["image"].bytes_list.value[0],
+                features["label"].int64_list.value[0],
+                features["member"].bytes_list.value[0].decode(),
+            )
+
+
+def images_of(folder, split, size, batch_size=4):
+    return np.concatenate([images for images, _, _ in shards.faces(folder, split, size=size, batch_size=batch_size)])
+
+
+@pytest.fixture
+def faces(png, noise):
+    """Twelve records of noise, 20 px, every third of them fake."""
+    return [
+        shards.Record(png(noise(seed, SIDE, SIDE)), int(seed % 3 == 0), f"fäce/{seed:02}.png") for seed in range(12)
+    ]
+
+
+@pytest.fixture
+def decoded(faces):
+    """The pixels of the records, as Pillow decodes them."""
+    return np.array([Image.open(io.BytesIO(face.image)) for face in faces])
+
+
+def test_records_come_out_as_they_went_in(tmp_path, faces):
+    faces[3] = shards.Record(bytes(range(256)), 1, "not/an image at all")
+    written(tmp_path, faces)
+    assert list(stored(tmp_path, "train")) == faces
+
+
+def test_shards_hold_so_many_records_each_and_are_counted(tmp_path, faces):
+    summary = written(tmp_path, faces, "valid", per_shard=5)
+    assert sorted(path.name for path in tmp_path.glob("*.tfrecord")) == [
+        f"valid-0000{number}-of-00003.tfrecord" for number in range(3)
+    ]
+    counts = [sum(1 for _ in tf.data.TFRecordDataset(str(path))) for path in sorted(tmp_path.glob("*.tfrecord"))]
+    assert counts == [5, 5, 2]
+    assert summary | {"sha256": ""} == {"images": 12, "real": 8, "fake": 4, "shards": 3, "sha256": ""}
+    assert shards.summary(tmp_path, "valid") == summary
+
+
+def test_the_digest_is_of_the_records_alone(tmp_path, faces):
+    digest = written(tmp_path / "a", faces)["sha256"]
+    assert written(tmp_path / "b", faces, per_shard=12)["sha256"] == digest
+    first, *others = faces
+    for number, changed in enumerate(
+        (
+            [first._replace(image=first.image[:-1] + b"x"), *others],
+            [first._replace(label=1 - first.label), *others],
+            [first._replace(member="another"), *others],
+            [*others, first],
+            others,
+        )
+    ):
+        assert written(tmp_path / f"changed-{number}", changed)["sha256"] != digest
+
+
+def test_the_summary_of_shards_that_are_missing_says_what_to_do(tmp_path):
+    with pytest.raises(UserError, match=r"shards.json is missing; make it with `dvc repro`"):
+        shards.summary(tmp_path, "train")
+
+
+def test_images_of_the_asked_size_are_not_touched(tmp_path, faces, decoded):
+    written(tmp_path, faces)
+    images = images_of(tmp_path, "train", SIDE)
+    assert images.dtype == np.float32
+    np.testing.assert_array_equal(images, decoded)
+
+
+def test_batches_hold_each_image_once_with_its_label_and_name(tmp_path, faces):
+    written(tmp_path, faces)
+    batches = shards.faces(tmp_path, "train", size=SIDE, batch_size=5)
+    assert [len(images) for images, _, _ in batches] == [5, 5, 2]
+    assert [m.decode() for _, _, members in batches for m in members.numpy()] == [face.member for face in faces]
+    assert [label for _, labels, _ in batches for label in labels.numpy()] == [face.label for face in faces]
+    assert int(batches.cardinality()) == 3
+
+
+def test_keras_gets_images_with_a_column_of_labels(tmp_path, faces, decoded):
+    written(tmp_path, faces)
+    images, labels = next(iter(shards.labelled(tmp_path, "train", size=SIDE, batch_size=12)))
+    np.testing.assert_array_equal(images, decoded)
+    np.testing.assert_array_equal(labels, [[face.label] for face in faces])
+
+
+def test_a_jpeg_is_decoded_to_the_pixels_that_pillow_sees(tmp_path, noise):
+    buffer = io.BytesIO()
+    Image.fromarray(noise(0, SIDE, SIDE)).save(buffer, "JPEG", quality=75)
+    written(tmp_path, [shards.Record(buffer.getvalue(), 0, "face.jpg")])
+    np.testing.assert_array_equal(images_of(tmp_path, "train", SIDE)[0], Image.open(buffer))
+
+
+def test_a_grey_jpeg_gets_three_channels(tmp_path):
+    buffer = io.BytesIO()
+    grey = Image.fromarray(np.linspace(0, 255, SIDE * SIDE).astype(np.uint8).reshape(SIDE, SIDE))
+    grey.save(buffer, "JPEG", quality=95)
+    written(tmp_path, [shards.Record(buffer.getvalue(), 0, "grey.jpg")])
+    (image,) = images_of(tmp_path, "train", SIDE)
+    np.testing.assert_allclose(image, np.repeat(np.asarray(grey)[..., np.newaxis], 3, axis=2), atol=8)
+    np.testing.assert_array_equal(image, np.repeat(image[..., :1], 3, axis=2))
+
+
+@pytest.mark.parametrize("upright", [True, False])
+def test_of_a_longer_image_the_centre_is_taken(tmp_path, png, upright):
+    pixels = np.full((40, 60, 3), 255, np.uint8)
+    pixels[:, 10:50] = (30, 60, 90)
+    written(tmp_path, [shards.Record(png(pixels.swapaxes(0, 1) if upright else pixels), 0, "long.png")])
+    (image,) = images_of(tmp_path, "train", SIDE)
+    np.testing.assert_array_equal(image, np.broadcast_to([30, 60, 90], (SIDE, SIDE, 3)))
+
+
+def test_a_larger_image_is_shrunk_with_antialiasing(tmp_path, png):
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, 3::4] = 255  # plain bilinear sampling at a quarter of the size would step over every stripe
+    written(tmp_path, [shards.Record(png(stripes), 0, "stripes.png")])
+    (image,) = images_of(tmp_path, "train", 16)
+    np.testing.assert_array_equal(image[:, 2:-2], 64)
+
+
+def test_a_shrunk_image_is_the_one_that_pillow_shrinks(tmp_path, png, noise):
+    pixels = noise(0, 40, 40)
+    written(tmp_path, [shards.Record(png(pixels), 0, "noise.png")])
+    (image,) = images_of(tmp_path, "train", SIDE)
+    expected = Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BILINEAR)  # which has the antialiasing
+    np.testing.assert_allclose(image, expected, atol=1)
+    np.testing.assert_array_equal(image, np.round(image))
+
+
+def test_a_smaller_image_is_enlarged(tmp_path, png):
+    written(tmp_path, [shards.Record(png(np.full((7, 9, 3), 200, np.uint8)), 0, "small.png")])
+    np.testing.assert_array_equal(images_of(tmp_path, "train", SIDE), np.full((1, SIDE, SIDE, 3), 200))
+
+
+def drawn(folder, batches, seed=1, batch_size=4):
+    """The first augmented batches: crops and labels, one row an image."""
+    data = shards.augmented(folder, "train", size=SIDE, crop=CROP, batch_size=batch_size, seed=seed)
+    crops, labels = zip(*islice(data.as_numpy_iterator(), batches), strict=True)
+    return np.concatenate(crops), np.concatenate(labels)
+
+
+def places(crops, decoded):
+    """Where each crop comes from: its image's number, row, column and whether it is mirrored."""
+    windows = sliding_window_view(decoded, (CROP, CROP), axis=(1, 2)).transpose(0, 1, 2, 4, 5, 3)
+    found = []
+    for crop in crops:
+        for mirrored, view in ((False, crop), (True, crop[:, ::-1])):
+            for image, row, column in np.argwhere((windows == view).all(axis=(3, 4, 5))):
+                found.append((int(image), int(row), int(column), mirrored))
+    assert len(found) == len(crops)  # each is a window of exactly one image, or a window's mirror image
+    return found
+
+
+def test_crops_are_windows_of_the_images_in_native_pixels(tmp_path, faces, decoded):
+    written(tmp_path, faces)
+    crops, labels = drawn(tmp_path, 18)
+    assert crops.shape == (72, CROP, CROP, 3)
+    assert crops.dtype == np.float32
+    where = places(crops, decoded)
+    np.testing.assert_array_equal(labels, [[faces[image].label] for image, *_ in where])
+    assert {row for _, row, _, _ in where} == {column for _, _, column, _ in where} == set(range(SIDE - CROP + 1))
+    assert 20 <= sum(mirrored for *_, mirrored in where) <= 52  # about half of 72
+
+
+def test_augmentation_is_endless_each_pass_complete_and_in_an_order_of_its_own(tmp_path, faces, decoded):
+    written(tmp_path, faces)
+    images = [image for image, *_ in places(drawn(tmp_path, 9)[0], decoded)]
+    passes = [tuple(images[start : start + 12]) for start in (0, 12, 24)]
+    assert all(sorted(order) == list(range(12)) for order in passes)
+    assert len({tuple(range(12)), *passes}) == 4
+
+
+def test_an_image_gets_another_crop_in_each_pass(tmp_path, faces, decoded):
+    written(tmp_path, faces[:1], per_shard=1)
+    assert len(set(places(drawn(tmp_path, 12, batch_size=1)[0], decoded))) > 6
+
+
+def test_the_seed_decides_everything(tmp_path, faces):
+    written(tmp_path, faces)
+    keras.utils.set_random_seed(5)
+    crops, labels = drawn(tmp_path, 9)
+    keras.utils.set_random_seed(5)
+    again, labels_again = drawn(tmp_path, 9)
+    np.testing.assert_array_equal(crops, again)
+    np.testing.assert_array_equal(labels, labels_again)
+    assert not np.array_equal(crops, drawn(tmp_path, 9, seed=2)[0])
+
+
+def test_a_crop_of_the_whole_image_is_the_image_or_its_mirror(tmp_path, faces, decoded):
+    written(tmp_path, faces)
+    data = shards.augmented(tmp_path, "train", size=SIDE, crop=SIDE, batch_size=12, seed=1)
+    crops, _ = next(data.as_numpy_iterator())
+    known = {image.tobytes() for image in decoded.astype(np.float32)}
+    mirrored = {np.ascontiguousarray(image[:, ::-1]).tobytes() for image in decoded.astype(np.float32)}
+    assert all(crop.tobytes() in known | mirrored for crop in crops)
+
+
+def test_crop_and_flip_is_decided_by_its_seed(decoded):
+    image = decoded[0].astype(np.float32)
+    one, again, other = (shards.crop_and_flip(image, CROP, tf.constant(seed)) for seed in ([1, 2], [1, 2], [1, 4]))
+    np.testing.assert_array_equal(one, again)
+    assert not np.array_equal(one, other)
