@@ -1,0 +1,256 @@
+"""A person's own faces, as a folder or as a zip."""
+
+import os
+import random
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from stages.errors import UserError
+from stages.sources import folder
+
+
+@pytest.fixture
+def faces(tmp_path, monkeypatch):
+    """A folder that can be filled: the working directory's ``faces``."""
+    monkeypatch.chdir(tmp_path)
+
+    def fill(*names):
+        for name in names:
+            path = Path("faces", name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(f"content of {name}".encode())
+        return Path("faces")
+
+    return fill
+
+
+def fetch(path):
+    archive = Path("out.zip")
+    archive.unlink(missing_ok=True)
+    return folder.fetch(path, archive), archive
+
+
+def names(archive):
+    return zipfile.ZipFile(archive).namelist()
+
+
+# --- Folders ----------------------------------------------------------------------------------------------------------
+
+
+def test_packs_two_folders(faces):
+    provenance, archive = fetch(faces("real/b.jpg", "fake/c.png", "real/a.jpg"))
+    assert provenance == {
+        "path": "faces",
+        "images": 3,
+        "counts": {"fake": 1, "real": 2},
+        "other_files_left_out": 0,
+        "links_left_out": 0,
+    }
+    assert names(archive) == ["fake/c.png", "real/a.jpg", "real/b.jpg"]
+    with zipfile.ZipFile(archive) as members:
+        assert members.read("real/a.jpg") == b"content of real/a.jpg"
+        assert {member.compress_type for member in members.infolist()} == {zipfile.ZIP_STORED}
+
+
+def test_packs_splits(faces):
+    provenance, archive = fetch(
+        faces("train/real/1.jpg", "train/fake/1.jpg", "valid/real/1.jpg", "test/fake/deep/1.jpg")
+    )
+    assert provenance["counts"] == {"test/fake": 1, "train/fake": 1, "train/real": 1, "valid/real": 1}
+    assert "test/fake/deep/1.jpg" in names(archive)
+
+
+def test_what_is_no_face_is_left_out_and_counted(faces):
+    path = faces("real/1.jpg", "fake/1.jpg", "train.csv", "other/1.jpg", "fake/Thumbs.db")
+    provenance, archive = fetch(path)
+    assert names(archive) == ["fake/1.jpg", "real/1.jpg"]
+    assert provenance["other_files_left_out"] == 3
+
+
+def test_hidden_files_and_folders_are_passed_over(faces):
+    path = faces("real/1.jpg", "fake/1.jpg", "fake/.2.jpg", "real/.ipynb_checkpoints/1.jpg", ".git/real/1.jpg")
+    provenance, archive = fetch(path)
+    assert names(archive) == ["fake/1.jpg", "real/1.jpg"]
+    assert provenance["other_files_left_out"] == 0
+
+
+def test_links_that_lead_out_or_nowhere_are_left_out_and_counted(faces, tmp_path):
+    path = faces("real/1.jpg", "fake/1.jpg")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/secret.jpg").write_bytes(b"secret")
+    (path / "real/file.jpg").symlink_to(tmp_path / "outside/secret.jpg")
+    (path / "real/folder").symlink_to(tmp_path / "outside")
+    (path / "real/parent").symlink_to("..")
+    (path / "real/dangling.jpg").symlink_to("gone.jpg")
+    (path / "real/loop.jpg").symlink_to("loop.jpg")
+    provenance, archive = fetch(path)
+    assert names(archive) == ["fake/1.jpg", "real/1.jpg"]
+    assert provenance["links_left_out"] == 5
+    assert b"secret" not in archive.read_bytes()
+
+
+def test_links_inside_the_folder_are_followed(faces):
+    path = faces("all/1.jpg", "fake/1.jpg")
+    (path / "real").mkdir()
+    (path / "real/1.jpg").symlink_to("../all/1.jpg")
+    _, archive = fetch(path)
+    assert zipfile.ZipFile(archive).read("real/1.jpg") == b"content of all/1.jpg"
+
+
+def test_the_folder_itself_may_be_a_link(faces):
+    faces("real/1.jpg", "fake/1.jpg")
+    Path("link").symlink_to("faces")
+    provenance, archive = fetch(Path("link"))
+    assert names(archive) == ["fake/1.jpg", "real/1.jpg"]
+    assert provenance["path"] == "link"
+
+
+def test_a_pipe_in_a_class_folder_does_not_block(faces):
+    path = faces("real/1.jpg", "fake/1.jpg")
+    os.mkfifo(path / "real/pipe.jpg")
+    provenance, archive = fetch(path)
+    assert names(archive) == ["fake/1.jpg", "real/1.jpg"]
+    assert provenance["other_files_left_out"] == 1
+
+
+def test_the_same_files_give_the_same_bytes(faces):
+    path = faces("real/1.jpg", "real/2.jpg", "fake/1.jpg")
+    first = fetch(path)[1].read_bytes()
+    (path / "real/2.jpg").rename(path / "moved")
+    (path / "moved").rename(path / "real/2.jpg")
+    os.utime(path / "real/1.jpg", (1, 1))
+    (path / "fake/1.jpg").chmod(0o600)
+    assert fetch(path)[1].read_bytes() == first
+    faces("real/3.jpg")
+    assert fetch(path)[1].read_bytes() != first
+
+
+def test_an_unreadable_file_is_named(faces, monkeypatch):
+    path = faces("real/1.jpg", "fake/1.jpg")
+    read = Path.open
+
+    def refused(self, mode="r", *settings):  # as chmod 000 does, but for root as well
+        if self.name == "1.jpg" and self.parent.name == "real":
+            raise PermissionError(13, "Permission denied", str(self))
+        return read(self, mode, *settings)
+
+    monkeypatch.setattr(Path, "open", refused)
+    with pytest.raises(UserError, match=r"cannot read .*/faces/real/1\.jpg \(Permission denied\); make it readable"):
+        fetch(path)
+
+
+def test_an_unreadable_folder_is_named(faces, monkeypatch):
+    path = faces("real/1.jpg", "fake/1.jpg")
+    scan = os.scandir
+
+    def refused(top):
+        if Path(top).name == "fake":
+            raise PermissionError(13, "Permission denied", str(top))
+        return scan(top)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(UserError, match=r"cannot read .*/faces/fake \(Permission denied\); make it readable"):
+        fetch(path)
+
+
+def test_a_name_that_is_not_utf8_is_named(faces):
+    path = faces("real/1.jpg", "fake/1.jpg")
+    with open(os.fsencode(path) + b"/real/\xff.jpg", "wb"):  # noqa: PTH123
+        pass
+    with pytest.raises(UserError, match=r"xff\.jpg' is not valid UTF-8; rename the file"):
+        fetch(path)
+
+
+@pytest.mark.parametrize("kind", ["real", "fake"])
+def test_one_class_is_not_enough(faces, kind):
+    other = {"real": "fake", "fake": "real"}[kind]
+    with pytest.raises(UserError, match=f"faces has no file in a folder named {other}; it needs both classes"):
+        fetch(faces(f"train/{kind}/1.jpg"))
+
+
+def test_a_missing_folder(faces):
+    with pytest.raises(UserError, match=r"nowhere does not exist; set data\.folder\.path to a folder or \.zip"):
+        fetch(Path("nowhere"))
+
+
+# --- Zips -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def zip_of(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def make(compression=zipfile.ZIP_STORED, **members):
+        with zipfile.ZipFile("faces.zip", "w", compression) as archive:
+            for name, content in members.items():
+                archive.writestr(f"{name}/1.jpg", content)
+        return Path("faces.zip")
+
+    return make
+
+
+def test_a_zip_is_taken_as_it_is(zip_of):
+    path = zip_of(real="r", fake="f", other="o")
+    provenance, archive = fetch(path)
+    assert provenance == {"path": "faces.zip", "images": 2, "counts": {"fake": 1, "real": 1}}
+    assert archive.read_bytes() == path.read_bytes()
+
+
+def test_a_zip_is_copied_so_that_its_owner_may_write_into_it(zip_of):
+    path = zip_of(real="r", fake="f")
+    _, archive = fetch(path)
+    with path.open("r+b") as file:
+        file.write(b"over")
+    assert zipfile.ZipFile(archive).testzip() is None
+
+
+def test_a_zip_with_one_class(zip_of):
+    with pytest.raises(UserError, match=r"faces\.zip has no file in a folder named real; it needs both classes"):
+        fetch(zip_of(fake="f"))
+
+
+def test_a_file_that_is_no_zip(zip_of):
+    Path("faces.zip").write_text("faces")
+    with pytest.raises(UserError, match=r"faces\.zip is not a sound zip \(File is not a zip file\); make it again"):
+        fetch(Path("faces.zip"))
+
+
+def test_an_empty_file_is_no_zip(zip_of):
+    Path("faces.zip").touch()
+    with pytest.raises(UserError, match=r"faces\.zip is not a sound zip"):
+        fetch(Path("faces.zip"))
+
+
+def test_a_damaged_zip(zip_of):
+    path = zip_of(real="r" * 100, fake="f" * 100)
+    path.write_bytes(path.read_bytes().replace(b"rrr", b"rxr", 1))
+    with pytest.raises(UserError, match=r"faces\.zip is not a sound zip \(Bad CRC-32 for file 'real/1\.jpg'\)"):
+        fetch(path)
+
+
+def test_an_encrypted_zip(zip_of):
+    path = zip_of(real="r", fake="f")
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02") + 8] |= 1  # the flag in the table of contents; writing needs no cipher
+    content[6] |= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"faces\.zip is not a sound zip \(.*encrypted"):
+        fetch(path)
+
+
+def test_a_zip_bomb_is_not_unpacked(zip_of):
+    path = zip_of(zipfile.ZIP_DEFLATED, real=bytes(10_000_000), fake="f")
+    with pytest.raises(UserError, match=r"not a sound zip \(it would unpack to \d,\d{3} times its size"):
+        fetch(path)
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damage_is_found_in_every_compression(zip_of, compression):
+    path = zip_of(compression, real=random.Random(1).randbytes(1000), fake="f")
+    content = bytearray(path.read_bytes())
+    content[60:200] = bytes(140)
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"faces\.zip is not a sound zip"):
+        fetch(path)

@@ -1,0 +1,144 @@
+"""The stage that fetches one archive, whatever the source."""
+
+import zipfile
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from stages import download
+from stages.errors import UserError, run
+from stages.files import read_json, sha256
+
+REPO = Path(__file__).parents[1]
+ARCHIVE, SOURCE = Path("data/raw/faces.zip"), Path("data/raw/source.json")
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """An empty project as the working directory; call it to write its params.yaml."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+
+    def write(source, path=None, seed=1):
+        params = YAML(typ="safe").load(REPO / "params.yaml")
+        params["data"] |= {
+            "source": source,
+            "sample": {"faces_per_class": 8, "size": 32, "seed": seed},
+            "folder": {"path": path},
+        }
+        params["weights"]["source"] = "random"
+        params["split"]["method"] = "stratified"
+        YAML().dump(params, Path("params.yaml"))
+
+    return write
+
+
+@pytest.fixture
+def faces():
+    """Make a folder of faces."""
+
+    def make(root, *kinds):
+        for kind in kinds:
+            path = Path(root, kind, "1.jpg")
+            path.parent.mkdir(parents=True)
+            path.write_bytes(b"content")
+
+    return make
+
+
+def test_the_sample(project, capsys):
+    project("sample")
+    download.main()
+    record = read_json(SOURCE)
+    assert record["source"] == "sample"
+    assert record["images"] == 16
+    assert record["bytes"] == ARCHIVE.stat().st_size
+    assert record["sha256"] == sha256(ARCHIVE)
+    assert len(zipfile.ZipFile(ARCHIVE).namelist()) == 16
+    out = capsys.readouterr().out
+    assert out.startswith("data/raw/faces.zip: 16 images from sample, 0.0 MB, sha256 ")
+    assert record["sha256"][:12] in out
+
+
+def test_the_sample_depends_on_its_seed_alone(project):
+    digests = []
+    for seed in (1, 1, 2):
+        project("sample", seed=seed)
+        download.main()
+        digests.append(read_json(SOURCE)["sha256"])
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_a_folder(project, faces, capsys):
+    faces("mine", "real", "fake", "other")
+    Path("mine/real/2.jpg").symlink_to("/etc/passwd")
+    project("folder", "mine")
+    download.main()
+    record = read_json(SOURCE)
+    assert record == {
+        "source": "folder",
+        "bytes": ARCHIVE.stat().st_size,
+        "path": str(Path("mine").absolute()),
+        "images": 2,
+        "counts": {"fake": 1, "real": 1},
+        "other_files_left_out": 1,
+        "links_left_out": 1,
+        "sha256": sha256(ARCHIVE),
+    }
+    out = capsys.readouterr().out
+    assert "2 images from folder" in out
+    assert "links left out: 1\nother files left out: 1\n" in out
+
+
+def test_a_folder_is_looked_for_in_the_real_root_of_a_temporary_experiment(project, faces, tmp_path, monkeypatch):
+    faces(tmp_path / "root/mine", "real", "fake")
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "root"))
+    project("folder", "mine")
+    download.main()
+    assert read_json(SOURCE)["path"] == str(tmp_path / "root/mine")
+    assert ARCHIVE.exists()
+
+
+@pytest.mark.parametrize(
+    ("kinds", "said"), [((), "mine does not exist"), (("real",), "no file in a folder named fake")]
+)
+def test_nothing_half_written_stays_after_an_error(project, faces, kinds, said):
+    faces("mine", *kinds)
+    project("folder", "mine")
+    with pytest.raises(UserError, match=said):
+        download.main()
+    assert not Path("data/raw").exists() or list(Path("data/raw").iterdir()) == []
+
+
+def test_an_error_leaves_the_former_archive_alone(project):
+    project("sample")
+    download.main()
+    before = ARCHIVE.read_bytes(), SOURCE.read_bytes()
+    project("folder", "mine")
+    with pytest.raises(UserError, match="mine does not exist"):
+        download.main()
+    assert (ARCHIVE.read_bytes(), SOURCE.read_bytes()) == before
+    assert sorted(path.name for path in Path("data/raw").iterdir()) == ["faces.zip", "source.json"]
+
+
+@pytest.mark.parametrize("where", ["data", "data/raw"])
+def test_a_file_in_place_of_the_output_folder_is_named(project, where):
+    project("sample")
+    Path(where).parent.mkdir(exist_ok=True)
+    Path(where).write_text("in the way")
+    with pytest.raises((SystemExit, NotADirectoryError, FileExistsError), match="data/raw"):
+        run(download.main)
+    assert Path(where).read_text() == "in the way"
+
+
+def test_an_output_that_may_not_be_written_is_named(project, monkeypatch):
+    project("sample")
+
+    def refused(self, *_, **__):  # as a read-only folder does, but for root as well
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "mkdir", refused)
+    with pytest.raises(SystemExit, match="error: no permission for data/raw; make it readable and writable for you"):
+        run(download.main)
+    assert not Path("data").exists()
