@@ -1,0 +1,149 @@
+"""Stage `split`: which image trains, validates or tests.
+
+Reads ``data/index.parquet``; writes ``data/manifest.csv``, one row an image that takes part; quarantined ones do not.
+
+``split.method`` = ``official`` takes the archive's own folders; ``stratified`` draws the splits anew, in the same
+shares of each class, and depends on names and ``split.seed`` alone, not on the order of the archive.
+
+``split.near_duplicates`` says what becomes of images that are equal or nearly so (one ``group`` of the index, which may
+span classes): ``group`` keeps them in one split, ``drop`` keeps the first of each group, in the order train, valid,
+test, then by name, so that the test split loses what the training split knows; ``keep`` lets them fall anywhere.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from stages import params
+from stages.errors import UserError, run
+from stages.faces import manifest
+from stages.faces.layout import LABELS, SPLITS
+
+INDEX = Path("data/index.parquet")
+MANIFEST = Path("data/manifest.csv")
+MIN_IMAGES = 2  # of each class in each split: below that neither training nor a figure means anything
+
+Integers = NDArray[np.int64]
+
+
+def main() -> None:
+    """Write the manifest and say what is in it."""
+    split = params.load().split
+    if not INDEX.is_file():
+        raise UserError(f"{INDEX} is missing; run the index stage first (`dvc repro index`)")
+    index = pd.read_parquet(INDEX, columns=["member", "label", "split", "verdict", "group"])
+    images = _sound(index)
+    quarantined = len(index) - len(images)
+    if split.method == "official":
+        _require_folders(images)
+
+    unlike = images[~images["group"].duplicated()] if split.near_duplicates == "drop" else images
+    drawn = _draw(unlike, split) if split.limit_per_class is not None else unlike
+    if split.method == "stratified":
+        groups = drawn["group"] if split.near_duplicates == "group" else pd.Series(range(len(drawn)), drawn.index)
+        drawn = drawn.assign(split=_stratify(drawn["label"], groups, split))
+    _require_images(drawn, split)
+
+    manifest.write(drawn, MANIFEST)
+    _summarise(drawn, quarantined, len(images) - len(unlike), len(unlike) - len(drawn))
+
+
+def _sound(index: pd.DataFrame) -> pd.DataFrame:
+    """The images that can be used, by split then name, their groups numbered in that order."""
+    images = index[index["verdict"] == "ok"]
+    order = pd.Categorical(images["split"], SPLITS).codes  # -1: none
+    images = images.assign(order=order).sort_values(["order", "member"], ignore_index=True)
+    return images.assign(group=pd.factorize(images["group"])[0])
+
+
+def _require_folders(images: pd.DataFrame) -> None:
+    """Raise :class:`UserError` if an image has no official split."""
+    homeless = images.loc[images["split"].isna(), "member"]
+    if len(homeless):
+        raise UserError(
+            f"split.method is official, but {len(homeless):,} of {len(images):,} images lie below no folder train, "
+            f"valid or test (such as {homeless.iloc[0]!r}); move them there, or set split.method to stratified"
+        )
+
+
+def _draw(images: pd.DataFrame, split: params.Split) -> pd.DataFrame:
+    """``limit_per_class`` images of each class, or all where there are no more; of each official split its share."""
+    random = np.random.default_rng(split.seed)
+    places = images["split"] if split.method == "official" else pd.Series("", images.index)
+    kept = []
+    for label in LABELS.values():
+        counts = places[images["label"] == label].value_counts().sort_index()
+        limit = min(split.limit_per_class or 0, int(counts.sum()))
+        for place, share in zip(counts.index, _shares(np.asarray(counts, np.float64), limit), strict=True):
+            candidates = images.index[(images["label"] == label) & (places == place)]
+            kept.append(random.choice(candidates, share, replace=False))
+    return images.loc[np.sort(np.concatenate(kept))]
+
+
+def _stratify(labels: pd.Series, groups: pd.Series, split: params.Split) -> NDArray[np.str_]:
+    """A split for each image, such that no group straddles and each class comes near to the fractions.
+
+    Groups go one by one to the split that lacks their images most: those that span classes first, then the largest,
+    else in random order. With one class a group, no split is further from its share than the largest group has
+    images, and groups of one image meet the shares exactly.
+    """
+    fractions = np.array([getattr(split.fractions, name) for name in SPLITS])
+    contents = pd.crosstab(groups, labels).reindex(columns=list(LABELS.values()), fill_value=0)
+    counts = contents.to_numpy(np.int64)  # groups × classes
+    lacking = np.column_stack([_shares(fractions, total) for total in counts.sum(axis=0)])  # splits × classes
+
+    random = np.random.default_rng(split.seed).permutation(len(counts))
+    size, spans = counts.sum(axis=1), (counts > 0).all(axis=1)
+    place = np.empty(len(counts), np.int64)
+    for group in np.lexsort((random, -size, ~spans)):
+        place[group] = (lacking @ counts[group]).argmax()
+        lacking[place[group]] -= counts[group]
+    return np.array(SPLITS)[place[contents.index.get_indexer(pd.Index(groups))]]
+
+
+def _shares(weights: NDArray[np.float64], total: int) -> Integers:
+    """``total`` shared out in proportion to ``weights``, in whole numbers: the largest remainders are rounded up."""
+    exact = total * weights / weights.sum()
+    shares: Integers = np.floor(exact).astype(np.int64)
+    shares[np.argsort(shares - exact, kind="stable")[: total - shares.sum()]] += 1
+    return shares
+
+
+def _require_images(images: pd.DataFrame, split: params.Split) -> None:
+    """Raise :class:`UserError` unless each split has enough of each class."""
+    counts = {(row.Index, kind): getattr(row, kind) for row in _counts(images).itertuples() for kind in LABELS}
+    for (name, kind), count in counts.items():
+        if count < MIN_IMAGES:
+            there = ", ".join(f"{name} {counts[name, 'real']:,}/{counts[name, 'fake']:,}" for name in SPLITS)
+            limit = "raise split.limit_per_class, " if split.limit_per_class is not None else ""
+            remedy = "change split.fractions" if split.method == "stratified" else "set split.method to stratified"
+            raise UserError(
+                f"split.method = {split.method} leaves {count} {kind} images for {name}, and each split needs "
+                f"{MIN_IMAGES} of each class (real/fake: {there}); add images, {limit}or {remedy}"
+            )
+
+
+def _counts(images: pd.DataFrame) -> pd.DataFrame:
+    """The images of each split (rows) and class (columns), zeros included."""
+    names = images["label"].map({number: name for name, number in LABELS.items()})
+    return pd.crosstab(images["split"], names).reindex(index=list(SPLITS), columns=list(LABELS), fill_value=0)
+
+
+def _summarise(images: pd.DataFrame, quarantined: int, duplicates: int, surplus: int) -> None:
+    """A table of what takes part, what was left out, and how many images give an earlier split away."""
+    print(f"{MANIFEST}: {len(images):,} images")
+    for row in _counts(images).itertuples():
+        print(f"  {row.Index:<5}  {row.real:>8,} real  {row.fake:>8,} fake")
+    print(f"left out: {quarantined:,} quarantined, {duplicates:,} duplicates, {surplus:,} above split.limit_per_class")
+    rank = images["split"].map(SPLITS.index)
+    if leaks := int((rank > rank.groupby(images["group"]).transform("min")).sum()):
+        print(
+            f"WARNING: {leaks:,} images are duplicates, or nearly, of one in an earlier split, and may flatter the "
+            "figures; set split.near_duplicates to drop, or to group with the stratified method."
+        )
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,182 @@
+"""Stage `preprocess`: bytes stay as they came, but for the images that TensorFlow would see otherwise."""
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from stages import preprocess
+from stages.backend import tf
+from stages.errors import UserError
+from stages.faces import image, manifest
+from stages.files import read_json
+
+SHARDS = Path("data/shards")
+
+
+def encoded(picture, kind="JPEG", **options):
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def plain(noise):
+    """Twelve ordinary JPEGs, one of them grey."""
+    faces = {f"real/{number:02}.jpg": encoded(Image.fromarray(noise(number, 16, 24))) for number in range(11)}
+    return faces | {"real/grey.jpg": encoded(Image.fromarray(noise(11, 16, 16)).convert("L"))}
+
+
+@pytest.fixture
+def odd(noise, png):
+    """What TensorFlow would see otherwise than a person, or not at all."""
+    picture = Image.fromarray(noise(20, 16, 24))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    return {
+        "fake/cmyk.jpg": encoded(picture.convert("CMYK")),
+        "fake/turned.jpg": encoded(picture, exif=turned),
+        "fake/deep.png": encoded(Image.fromarray(np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)), "PNG"),
+        "fake/clear.png": encoded(picture.convert("RGBA"), "PNG"),
+        "fake/face.webp": encoded(picture, "WEBP"),
+        "fake/plain.png": png(noise(21, 16, 16)),
+    }
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch, write_params):
+    """A function that makes a project of members {name: bytes}, of which each split takes every third."""
+    monkeypatch.chdir(tmp_path)
+
+    def project(members, *, indexed=None, seed=20, per_shard=3):
+        write_params({"shards.images": per_shard, "split.seed": seed})
+        Path("data/raw").mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile("data/raw/faces.zip", "w") as archive:
+            for name, data in members.items():
+                archive.writestr(name, data)
+        names = list(members)
+        encodings = [image.inspect((indexed or members)[name]).encoding for name in names]
+        pd.DataFrame({"member": names, "encoding": encodings}).to_parquet("data/index.parquet")
+        table = pd.DataFrame(
+            {
+                "member": names,
+                "label": [int(name.startswith("fake")) for name in names],
+                "split": [("train", "valid", "test")[number % 3] for number in range(len(names))],
+                "group": range(len(names)),
+            }
+        )
+        manifest.write(table, "data/manifest.csv")
+        return table
+
+    return project
+
+
+def records(split):
+    """The records of a split, in their order: (member, label, bytes)."""
+    found = []
+    for path in sorted(SHARDS.glob(f"{split}-*.tfrecord")):
+        for raw in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+            values = tf.train.Example.FromString(raw).features.feature
+            found.append(
+                (
+                    values["member"].bytes_list.value[0].decode(),
+                    values["label"].int64_list.value[0],
+                    values["image"].bytes_list.value[0],
+                )
+            )
+    return found
+
+
+def test_each_split_gets_its_images_with_their_labels(project, plain, odd, capsys):
+    table = project(plain | odd)
+    preprocess.main()
+    for split, images in table.groupby("split"):
+        assert {(member, label) for member, label, _ in records(split)} == set(
+            zip(images["member"], images["label"], strict=True)
+        )
+        assert len(list(SHARDS.glob(f"{split}-*.tfrecord"))) == 2
+        summary = read_json(SHARDS / "shards.json")[split]
+        assert summary["images"] == summary["real"] + summary["fake"] == len(images) == 6
+        assert summary["fake"] == images["label"].sum()
+    assert "train: 6 images in 2 shards; valid: 6 images in 2 shards; test: 6 images in 2 shards" in (
+        capsys.readouterr().out
+    )
+
+
+def test_the_bytes_of_an_ordinary_jpeg_stay_as_they_came(project, plain):
+    project(plain)
+    preprocess.main()
+    for split in ("train", "valid", "test"):
+        for member, _, data in records(split):
+            assert data == plain[member]
+
+
+def test_images_that_tensorflow_sees_otherwise_are_stored_as_their_pixels(project, odd):
+    project(odd)
+    preprocess.main()
+    stored = {member: data for split in ("train", "valid", "test") for member, _, data in records(split)}
+    assert stored.keys() == odd.keys()
+    for member, data in stored.items():
+        assert data.startswith(b"\x89PNG")
+        np.testing.assert_array_equal(tf.io.decode_image(data, channels=3), image.decode(odd[member]))
+
+
+def test_the_order_is_shuffled_and_decided_by_the_seed(project, plain):
+    orders = []
+    for seed in (1, 1, 2):
+        project(plain, seed=seed)
+        preprocess.main()
+        orders.append([member for member, _, _ in records("train")])
+    assert orders[0] == orders[1] != orders[2]
+    assert sorted(orders[0]) == sorted(orders[2])
+    assert orders[0] != sorted(orders[0])
+
+
+def test_images_that_the_manifest_leaves_out_stay_out(project, plain):
+    table = project(plain)
+    manifest.write(table[table["member"] != "real/00.jpg"], "data/manifest.csv")
+    preprocess.main()
+    assert "real/00.jpg" not in [member for split in ("train", "valid", "test") for member, _, _ in records(split)]
+
+
+def written():
+    return sorted(path.name for path in Path("data").iterdir())
+
+
+def test_a_damaged_member_stops_it_and_leaves_nothing_half_done(project, plain):
+    project(plain)
+    data = plain["real/05.jpg"]
+    archive = Path("data/raw/faces.zip")
+    archive.write_bytes(archive.read_bytes().replace(data, data[:-9] + b"scribbled"))
+    with pytest.raises(UserError, match=r"faces.zip: real/05.jpg is damaged in the archive, though the index found"):
+        preprocess.main()
+    assert written() == ["index.parquet", "manifest.csv", "raw"]
+
+
+def test_an_image_that_is_no_longer_one_stops_it_and_leaves_the_old_shards(project, odd):
+    project(odd)
+    preprocess.main()
+    before = {path.name: path.read_bytes() for path in SHARDS.iterdir()}
+    project(odd | {"fake/cmyk.jpg": odd["fake/cmyk.jpg"][:200]}, indexed=odd)
+    with pytest.raises(UserError, match=r"fake/cmyk.jpg is truncated.*run `dvc repro` again"):
+        preprocess.main()
+    assert {path.name: path.read_bytes() for path in SHARDS.iterdir()} == before
+    assert written() == ["index.parquet", "manifest.csv", "raw", "shards"]
+
+
+def test_a_missing_archive_says_what_to_do(project, plain):
+    project(plain)
+    Path("data/raw/faces.zip").unlink()
+    with pytest.raises(UserError, match=r"faces.zip is missing; run the download stage first"):
+        preprocess.main()
+
+
+def test_a_missing_manifest_says_what_to_do(project, plain):
+    project(plain)
+    Path("data/manifest.csv").unlink()
+    with pytest.raises(UserError, match=r"manifest.csv is missing; run the split stage first"):
+        preprocess.main()
