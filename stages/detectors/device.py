@@ -1,0 +1,38 @@
+"""Where training runs, and in which precision."""
+
+import os
+from typing import NamedTuple
+
+from stages.backend import keras, tf
+
+
+class Device(NamedTuple):
+    """What a run used, in words for the record: ``name`` (CPU or the GPU's), Keras' ``precision`` policy."""
+
+    name: str
+    precision: str
+
+
+def prepare(precision: str, seed: int, deterministic: bool = False) -> Device:
+    """Seed everything, choose the precision, say in one line what is used.
+
+    ``precision`` "auto" is float32 on a CPU; on a GPU bfloat16 or float16 mixed precision, by its compute capability
+    (tensor cores from 7.0, bfloat16 from 8.0). XLA is left to Keras (``jit_compile="auto"``), which uses it on a GPU.
+    """
+    keras.utils.set_random_seed(seed)
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
+    gpus = tf.config.list_physical_devices("GPU")
+    name = f"CPU ({os.cpu_count()} cores)"
+    chosen = "float32"
+    if gpus:
+        details = tf.config.experimental.get_device_details(gpus[0])
+        capability = details.get("compute_capability", (0, 0))
+        name = f"GPU {details.get('device_name', gpus[0].name)}"
+        chosen = "mixed_bfloat16" if capability >= (8, 0) else "mixed_float16" if capability >= (7, 0) else "float32"
+    if precision != "auto":
+        chosen = precision
+    keras.config.set_dtype_policy(chosen)
+    xla = "XLA" if gpus and not deterministic else "no XLA"
+    print(f"device: {name}, {chosen}, {xla}")
+    return Device(name, chosen)

@@ -1,0 +1,92 @@
+"""Stage `features`: the frozen backbone runs once over training and validation faces; its pooled outputs are kept.
+
+Reads ``data/shards/`` and ``data/weights/M.weights.h5``; writes ``data/features/M/``: for each split
+``<split>.features.npy`` (float32, rows × width) and ``<split>.labels.npy`` (int8), and ``features.json``, what they
+were made of. Training faces have a row for each view: as they are, mirrored, then random crops.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from numpy.lib.format import open_memmap
+from tqdm import tqdm
+
+from stages.backend import keras, tf
+from stages.detectors.assembly import backbone_module, pooled_features
+from stages.detectors.device import prepare
+from stages.errors import run
+from stages.faces import shards
+from stages.files import publish, read_json, write_json
+from stages.params import Params, load
+
+SHARDS = Path("data/shards")
+
+
+def main() -> None:
+    """Compute the features of one backbone."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("model")
+    model = parser.parse_args().model
+    params = load()
+    prepare(params.training.precision, params.training.seed, params.training.deterministic)
+    module = backbone_module(model)
+    backbone = module.backbone(f"data/weights/{model}.weights.h5")
+    network = tf.function(pooled_features(module, backbone), reduce_retracing=True)
+
+    views = {"train": params.features.views, "valid": 1}
+    with publish(f"data/features/{model}") as folder:
+        folder.mkdir()
+        for split, count in views.items():
+            rows = extract(network, module.WIDTH, folder, split, count, params)
+            print(f"{model}, {split}: {rows} rows of {module.WIDTH} features, {count} of each image")
+        write_json(
+            folder / "features.json",
+            {
+                "weights": read_json(f"data/weights/{model}.json"),
+                "views": views,
+                **{split: shards.summary(SHARDS, split) for split in views},
+            },
+        )
+
+
+def extract(network: "keras.Model", width: int, folder: Path, split: str, views: int, params: Params) -> int:
+    """Write the features and labels of a split, view after view, straight to disk; return the number of rows."""
+    images = int(shards.summary(SHARDS, split)["images"])
+    features = open_memmap(folder / f"{split}.features.npy", "w+", np.float32, (images * views, width))
+    labels = open_memmap(folder / f"{split}.labels.npy", "w+", np.int8, (images * views,))
+    row = 0
+    with tqdm(total=images * views, desc=f"features of {split}", unit="image", disable=None) as progress:
+        for number in range(views):
+            for faces, classes in view(split, number, params):
+                features[row : row + len(faces)] = network(faces)
+                labels[row : row + len(faces)] = classes
+                row += len(faces)
+                progress.update(len(faces))
+    features.flush()
+    labels.flush()
+    return row
+
+
+def view(split: str, number: int, params: Params) -> "tf.data.Dataset":
+    """Batches of (images, labels) of a split's view: 0 as they are, 1 mirrored, further ones random crops."""
+    batches = shards.faces(SHARDS, split, size=params.image.size, batch_size=params.features.batch_size)
+    seed = tf.constant([params.training.seed, number], tf.int64)
+
+    def transform(images: "tf.Tensor", labels: "tf.Tensor", members: "tf.Tensor") -> "tuple[tf.Tensor, tf.Tensor]":
+        if number == 1:
+            images = tf.image.flip_left_right(images)
+        if number > 1:
+            seeds = tf.map_fn(lambda member: seed + tf.strings.to_hash_bucket_fast(member, 2**31), members, tf.int64)
+            images = tf.map_fn(
+                lambda pair: shards.crop_and_flip(pair[0], params.image.crop, pair[1]),
+                (images, seeds),
+                fn_output_signature=tf.float32,
+            )
+        return images, labels
+
+    return batches.map(transform, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,307 @@
+"""The training loop on a model of five numbers: its journal, the best epoch, early stopping, and kills."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stages.backend import keras, tf
+from stages.detectors import training
+from stages.errors import UserError
+
+HERE = Path(__file__)
+ROOT = HERE.parents[2]
+
+
+def linear(weight=0.0, optimizer=None):
+    """Four features to a logit, compiled; the first feature's weight can be set."""
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, kernel_initializer="zeros")])
+    model.set_weights([np.array([[weight], [0], [0], [0]], np.float32), np.zeros(1, np.float32)])
+    training.compile_model(model, optimizer or keras.optimizers.Adam(0.05))
+    return model
+
+
+def examples(seed, count=32):
+    """Noisy labels by the sum of four features: learnt slowly, never perfectly."""
+    random = np.random.default_rng(seed)
+    features = random.normal(size=(count, 4)).astype(np.float32)
+    labels = (features.sum(axis=1, keepdims=True) + random.normal(size=(count, 1)) > 0).astype(np.int64)
+    return tf.data.Dataset.from_tensor_slices((features, labels)).batch(8)
+
+
+def sign(factor=1, count=16):
+    """Examples whose first feature, times ``factor``, has the sign of the label; the other features are 0."""
+    features = np.zeros((count, 4), np.float32)
+    features[:, 0] = np.linspace(-1, 1, count)
+    labels = (factor * features[:, :1] > 0).astype(np.int64)
+    return tf.data.Dataset.from_tensor_slices((features, labels)).batch(count)
+
+
+def train(scratch, epochs=5, patience=10, model=None, **options):
+    """Fit the linear model on the noisy examples; return it and the journal."""
+    model = model or linear()
+    return model, training.fit(
+        model, examples(0), examples(1), epochs=epochs, patience=patience, scratch=scratch, **options
+    )
+
+
+def untimed(rows):
+    """Rows without their seconds, which no two runs share."""
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+def interrupt(patch, owner, method, epoch):
+    """Let ``owner.method`` be met by Ctrl-C in an epoch (counted from 0)."""
+    original = getattr(owner, method)
+
+    def interrupted(self, number, logs=None):
+        if number == epoch:
+            raise KeyboardInterrupt
+        original(self, number, logs)
+
+    patch.setattr(owner, method, interrupted)
+
+
+def assert_same_weights(one, other):
+    for left, right in zip(one.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+def test_the_journal_has_a_row_an_epoch_with_every_column(tmp_path):
+    _, rows = train(tmp_path / "scratch", epochs=3)
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    for row in rows:
+        assert list(row) == training.COLUMNS
+        assert None not in row.values()
+        assert row["learning_rate"] == pytest.approx(0.05)
+        assert row["seconds"] >= 0
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    assert training.read_history(tmp_path / "scratch" / training.HISTORY) == rows
+
+
+def test_figures_of_the_start_are_those_of_logits_zero(tmp_path):
+    _, rows = train(tmp_path / "scratch", epochs=1, score_start=True)
+    start = rows[0]
+    positives = np.concatenate([labels for _, labels in examples(1).as_numpy_iterator()]).mean()
+    assert start["epoch"] == 0
+    assert start["val_loss"] == pytest.approx(np.log(2))
+    assert start["val_auc"] == pytest.approx(0.5)
+    assert start["val_accuracy"] == pytest.approx(1 - positives)
+    assert start["loss"] is start["learning_rate"] is start["seconds"] is None
+
+
+def test_the_model_ends_with_the_weights_of_its_best_epoch(tmp_path):
+    # AUC is 1 where the first weight is positive, 0 where negative: epochs pull it down, up, down.
+    batches = sign(-1).concatenate(sign()).concatenate(sign(-1))
+    model = linear(-1.0, keras.optimizers.SGD(50.0))
+    rows = training.fit(
+        model, batches.repeat(), sign(), epochs=3, patience=9, scratch=tmp_path / "scratch", steps_per_epoch=1
+    )
+    assert [row["val_auc"] for row in rows] == pytest.approx([0, 1, 0], abs=1e-3)
+    assert model.get_weights()[0][0, 0] > 0
+    assert training.evaluate(model, sign())["loss"] == pytest.approx(rows[1]["val_loss"])
+
+
+def test_a_start_that_training_only_harms_is_kept(tmp_path):
+    model = linear(1.0, keras.optimizers.SGD(50.0))
+    rows = training.fit(model, sign(-1), sign(), epochs=2, patience=9, scratch=tmp_path / "scratch", score_start=True)
+    assert [row["epoch"] for row in rows] == [0, 1, 2]
+    assert_same_weights(model, linear(1.0))
+
+
+@pytest.mark.parametrize(("score_start", "epochs_run"), [(False, 4), (True, 3)])
+def test_training_stops_when_the_best_epoch_is_patience_epochs_ago(tmp_path, score_start, epochs_run):
+    model = linear(1.0, keras.optimizers.SGD(0.0))  # nothing changes: the first figures stay the best
+    _, rows = train(tmp_path / "scratch", epochs=20, patience=3, model=model, score_start=score_start)
+    assert rows[-1]["epoch"] == epochs_run
+
+
+@pytest.mark.parametrize("score_start", [False, True])
+def test_an_interrupted_run_goes_on_where_it_was(tmp_path, monkeypatch, capsys, score_start):
+    whole, expected = train(tmp_path / "whole", score_start=score_start)
+    scratch = tmp_path / "scratch"
+    with monkeypatch.context() as patch:
+        interrupt(patch, training.Journal, "on_epoch_begin", 2)
+        with pytest.raises(KeyboardInterrupt):
+            train(scratch, score_start=score_start)
+    assert training.completed_epochs(scratch) == 2
+    before = training.read_history(scratch / training.HISTORY)
+
+    capsys.readouterr()
+    model, rows = train(scratch, score_start=score_start)
+    assert "resumed: 2 of 5 epochs" in capsys.readouterr().out
+    assert rows[: len(before)] == before
+    assert untimed(rows) == untimed(expected)  # the optimiser's state came back too, or later epochs would differ
+    assert_same_weights(model, whole)
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_an_epoch_killed_between_journal_and_backup_is_run_again(tmp_path, monkeypatch, epoch):
+    whole, expected = train(tmp_path / "whole", score_start=True)
+    scratch = tmp_path / "scratch"
+    with monkeypatch.context() as patch:
+        interrupt(patch, training.Backup, "on_epoch_end", epoch)
+        with pytest.raises(KeyboardInterrupt):
+            train(scratch, score_start=True)
+    history = scratch / training.HISTORY
+    first_try = training.read_history(history)
+    assert first_try[-1]["epoch"] == epoch + 1
+    first_try[-1] |= {"loss": 99.0, "val_auc": 1.0}  # as if it had been another, and better, than the second will be
+    training.write_history(history, first_try)
+    (scratch / f"best-{epoch + 1}.npz").write_bytes(b"weights of the first try")
+
+    model, rows = train(scratch, score_start=True)
+    assert untimed(rows) == untimed(expected)
+    assert_same_weights(model, whole)
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_a_kill_that_tears_the_backup_costs_no_more_than_its_epoch(tmp_path, monkeypatch, epoch):
+    whole, expected = train(tmp_path / "whole", epochs=3)
+    save, saved = keras.Model.save_weights, []
+
+    def tear(model, filepath, overwrite=True):
+        save(model, filepath, overwrite=overwrite)
+        saved.append(filepath)
+        if len(saved) > epoch:
+            Path(filepath).write_bytes(Path(filepath).read_bytes()[:1000])
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keras.Model, "save_weights", tear)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "scratch", epochs=3)
+    model, rows = train(tmp_path / "scratch", epochs=3)
+    assert untimed(rows) == untimed(expected)
+    assert_same_weights(model, whole)
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path):
+    trained, rows = train(tmp_path / "scratch", epochs=2)
+    again = linear(7.0)
+    assert training.fit(again, None, None, epochs=2, patience=9, scratch=tmp_path / "scratch") == rows
+    assert_same_weights(again, trained)
+
+
+def test_only_the_best_epochs_weights_are_kept(tmp_path):
+    _, rows = train(tmp_path / "scratch", epochs=4)
+    best = max(rows, key=lambda row: row["val_auc"])["epoch"]
+    assert f"best-{best:.0f}.npz" in {path.name for path in (tmp_path / "scratch").glob("*.npz")}
+    assert len(list((tmp_path / "scratch").glob("*.npz"))) <= 2  # that of the last epoch's start, and of its end
+
+
+def test_a_killed_process_is_resumed(tmp_path):
+    scratch = tmp_path / "scratch"
+    child = subprocess.run([sys.executable, HERE, scratch], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert child.returncode == -signal.SIGKILL
+    left = training.read_history(scratch / training.HISTORY)
+    assert [row["epoch"] for row in left] == [1, 2]
+
+    model, rows = train(scratch, epochs=4)
+    whole, expected = train(tmp_path / "whole", epochs=4)
+    assert rows[:2] == left
+    np.testing.assert_allclose(
+        [list(row.values()) for row in untimed(rows)], [list(row.values()) for row in untimed(expected)], rtol=1e-5
+    )
+    np.testing.assert_allclose(model.get_weights()[0], whole.get_weights()[0], rtol=1e-5)
+
+
+def test_a_changed_parameter_starts_afresh(tmp_path, monkeypatch):
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    old = training.scratch_folder("toy", {"learning_rate": 0.05}, "inputs")
+    train(old, epochs=3)
+    for changed in (
+        training.scratch_folder("toy", {"learning_rate": 0.06}, "inputs"),
+        training.scratch_folder("toy", {"learning_rate": 0.05}, "other inputs"),
+        training.scratch_folder("toy", {"learning_rate": 0.05, "dropout": 0.0}, "inputs"),
+    ):
+        assert changed != old
+        assert training.completed_epochs(changed) == 0
+    assert training.completed_epochs(training.scratch_folder("toy", {"learning_rate": 0.05}, "inputs")) == 3
+
+
+def test_scratch_lies_in_the_project_and_has_the_order_of_keys_for_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    folder = training.scratch_folder("toy", {"a": 1, "b": 2})
+    assert folder == training.scratch_folder("toy", {"b": 2, "a": 1})
+    assert folder.parent == tmp_path / ".scratch"
+    assert folder.name.startswith("toy-")
+
+
+def test_forget_leaves_nothing(tmp_path):
+    train(tmp_path / "scratch", epochs=1)
+    training.forget(tmp_path / "scratch")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_loss_that_is_no_number_names_the_learning_rate(tmp_path):
+    model = linear(3e38)  # as after a step far too long: the next one meets infinity
+    with pytest.raises(UserError, match=r"no longer a number in epoch 1; lower the learning_rate"):
+        train(tmp_path / "scratch", model=model)
+    assert training.completed_epochs(tmp_path / "scratch") == 0
+
+
+def test_a_warmed_cosine_rises_to_its_peak_and_falls_to_zero():
+    rate = training.warmed_cosine(0.4, steps=100, warmup=0.1)
+    np.testing.assert_allclose([rate(step) for step in (0, 5, 10, 55, 100)], [0, 0.2, 0.4, 0.2, 0], atol=1e-7)
+
+
+def test_a_cosine_without_warm_up_starts_at_its_peak():
+    rate = training.warmed_cosine(0.4, steps=100, warmup=0.0)
+    np.testing.assert_allclose([rate(step) for step in (0, 50, 100)], [0.4, 0.2, 0], atol=1e-7)
+
+
+def test_a_history_is_read_as_it_was_written(tmp_path):
+    start = dict.fromkeys(training.COLUMNS) | {"epoch": 0.0, "val_auc": 0.5}
+    first = {column: number / 8 for number, column in enumerate(training.COLUMNS)} | {"epoch": 1.0}
+    training.write_history(tmp_path / "history.csv", [start, first])
+    assert training.read_history(tmp_path / "history.csv") == [start, first]
+    assert (tmp_path / "history.csv").read_text(encoding="utf-8").splitlines()[:2] == [
+        "epoch,loss,accuracy,auc,val_loss,val_accuracy,val_auc,learning_rate,seconds",
+        "0,,,,,,0.5,,",
+    ]
+
+
+def normalised():
+    """Three features through two BatchNorm layers, the first of them frozen."""
+    layers = keras.layers
+    features = keras.Input((3,))
+    hidden = layers.BatchNormalization(name="frozen", trainable=False)(features)
+    model = keras.Model(features, layers.BatchNormalization(name="trained", momentum=0.9)(hidden))
+    model.get_layer("trained").moving_mean.assign([7.0, 7.0, 7.0])
+    return model
+
+
+def test_only_batch_norm_that_trains_is_listed():
+    assert [layer.name for layer in training.batch_norm_layers(normalised())] == ["trained"]
+
+
+def test_batch_norm_is_estimated_as_the_plain_average_of_its_batches():
+    model = normalised()
+    features = np.random.default_rng(0).normal(3, 2, (6, 5, 3)).astype(np.float32)
+    batches = tf.data.Dataset.from_tensor_slices((features, np.zeros((6, 5, 1))))
+    gamma_and_beta = [weight.numpy() for weight in model.trainable_weights]
+    training.estimate_batch_norm(model, training.batch_norm_layers(model), batches)
+    trained, frozen = model.get_layer("trained"), model.get_layer("frozen")
+    seen = features / np.sqrt(1 + frozen.epsilon)  # what the frozen layer hands on
+    np.testing.assert_allclose(trained.moving_mean, seen.mean(axis=1).mean(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(trained.moving_variance, seen.var(axis=1).mean(axis=0), rtol=1e-4)
+    np.testing.assert_array_equal(frozen.moving_mean, np.zeros(3))
+    for weight, before in zip(model.trainable_weights, gamma_and_beta, strict=True):
+        np.testing.assert_array_equal(weight, before)
+
+
+if __name__ == "__main__":  # the process of test_a_killed_process_is_resumed: it dies as its third epoch begins
+
+    def die(journal, epoch, logs=None):
+        """Meet SIGKILL in the third epoch."""
+        if epoch == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        begin(journal, epoch, logs)
+
+    begin, training.Journal.on_epoch_begin = training.Journal.on_epoch_begin, die
+    train(Path(sys.argv[1]), epochs=4)

@@ -1,0 +1,128 @@
+"""Stage `features`: rows in their order, each view what it says it is."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stages import features
+from stages.detectors import assembly
+from stages.errors import UserError
+from stages.faces import shards
+from stages.files import write_json
+
+SIDE, CROP, COUNTS = 40, 32, {"train": 10, "valid": 6}
+FOLDER = Path("data/features/densenet121")
+WEIGHTS = {"source": "random", "seed": 7}
+
+
+@pytest.fixture
+def pixels(noise):
+    """The images of each split: uint8, n × 40 × 40 × 3."""
+    return {
+        split: np.array([noise(100 * number + image, SIDE, SIDE) for image in range(count)])
+        for number, (split, count) in enumerate(COUNTS.items())
+    }
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch, write_params, command, toy, pixels, png, float32):
+    """A function that makes features of the toy in a project with shards and weights; returns them by file name."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(features, "backbone_module", lambda model: toy)
+    folder = Path("data/shards")
+    folder.mkdir(parents=True)
+    summaries = {
+        split: shards.write(
+            [shards.Record(png(image), number % 2, f"{split}/{number}") for number, image in enumerate(images)],
+            len(images),
+            folder,
+            split,
+            4,
+        )
+        for split, images in pixels.items()
+    }
+    shards.write_summary(folder, summaries)
+    Path("data/weights").mkdir()
+    monkeypatch.setattr(toy, "trained", toy.backbone(), raising=False)
+    toy.trained.save_weights("data/weights/densenet121.weights.h5")
+    write_json("data/weights/densenet121.json", WEIGHTS)
+
+    def project(views=2, seed=20, batch_size=4):
+        write_params(
+            {
+                "image.size": SIDE,
+                "image.crop": CROP,
+                "features.views": views,
+                "features.batch_size": batch_size,
+                "training.seed": seed,
+            }
+        )
+        command(features.main, "densenet121")
+        return {path.stem: np.load(path) for path in FOLDER.glob("*.npy")}
+
+    return project
+
+
+def pooled(toy, images):
+    """The toy's features of images, without the stage."""
+    return np.asarray(assembly.pooled_features(toy, toy.trained)(images.astype(np.float32)))
+
+
+def test_rows_are_the_images_then_their_mirror_images(project, toy, pixels):
+    made = project(views=2)
+    train, mirrored = pixels["train"], pixels["train"][:, :, ::-1]
+    assert made["train.features"].dtype == np.float32
+    np.testing.assert_allclose(made["train.features"][:10], pooled(toy, train), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(made["train.features"][10:], pooled(toy, mirrored), rtol=1e-4, atol=1e-5)
+    assert not np.allclose(made["train.features"][:10], made["train.features"][10:], rtol=1e-3)
+    np.testing.assert_array_equal(made["train.labels"], [0, 1] * 10)
+    assert made["train.labels"].dtype == np.int8
+
+
+def test_validation_has_one_view_whatever_training_has(project, toy, pixels):
+    made = project(views=3)
+    assert made["train.features"].shape == (30, 8)
+    np.testing.assert_allclose(made["valid.features"], pooled(toy, pixels["valid"]), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(made["valid.labels"], [0, 1] * 3)
+
+
+def test_further_views_are_crops_of_the_same_images(project, toy, pixels):
+    views = project(views=4)["train.features"].reshape(4, 10, 8)
+    for number, image in enumerate(pixels["train"]):
+        windows = np.array([image[row : row + CROP, column : column + CROP] for row in range(9) for column in range(9)])
+        possible = pooled(toy, np.concatenate([windows, windows[:, :, ::-1]]))
+        for view in views[2:, number]:
+            assert np.isclose(possible, view, rtol=1e-4, atol=1e-5).all(axis=1).any()
+    assert not np.allclose(views[2], views[3])
+
+
+def test_the_seed_decides_the_crops_and_batches_do_not(project):
+    rows = [
+        project(views=3, seed=seed, batch_size=size)["train.features"][20:] for seed, size in ((1, 4), (1, 3), (2, 4))
+    ]
+    np.testing.assert_allclose(rows[0], rows[1], rtol=1e-4, atol=1e-5)
+    assert not np.allclose(rows[0], rows[2], rtol=1e-3)
+
+
+def test_it_is_written_down_what_the_features_were_made_of(project, capsys):
+    project(views=2)
+    content = json.loads((FOLDER / "features.json").read_text(encoding="utf-8"))
+    assert content == {
+        "weights": WEIGHTS,
+        "views": {"train": 2, "valid": 1},
+        **{split: shards.summary(Path("data/shards"), split) for split in COUNTS},
+    }
+    assert sorted(path.name for path in FOLDER.iterdir()) == [
+        "features.json",
+        *[f"{split}.{kind}.npy" for split in COUNTS for kind in ("features", "labels")],
+    ]
+    assert "densenet121, train: 20 rows of 8 features, 2 of each image" in capsys.readouterr().out
+
+
+def test_shards_that_are_missing_leave_nothing(project):
+    Path("data/shards/shards.json").unlink()
+    with pytest.raises(UserError, match=r"shards.json is missing; make it with `dvc repro`"):
+        project()
+    assert list(Path("data/features").iterdir()) == []
