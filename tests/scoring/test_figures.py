@@ -1,0 +1,75 @@
+"""Figures against answers worked out by hand or published."""
+
+import math
+
+import numpy as np
+import pytest
+
+from stages.scoring import figures
+
+# scikit-learn's documentation gives 0.75 for the area and 0.83 for the average precision of these.
+LABEL = np.array([0, 0, 1, 1], np.int8)
+SCORE = np.array([0.1, 0.4, 0.35, 0.8])
+
+
+def test_loss_of_no_opinion_is_log_two() -> None:
+    assert figures.loss(LABEL, np.zeros(4)) == pytest.approx(math.log(2))
+
+
+def test_loss_is_the_mean_negative_log_of_the_probability_of_the_true_class() -> None:
+    score = 1 / (1 + np.exp(-np.array([-1.0, 2.0, 0.5, 3.0])))
+    expected = -(math.log(1 - score[0]) + math.log(1 - score[1]) + math.log(score[2]) + math.log(score[3])) / 4
+    assert figures.loss(LABEL, np.array([-1.0, 2.0, 0.5, 3.0])) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("label", "logit", "expected"), [(0, 1000.0, 1000.0), (1, 1000.0, 0.0), (1, -1000.0, 1000.0)])
+def test_loss_stays_finite_where_the_score_rounds_to_zero_or_one(label: int, logit: float, expected: float) -> None:
+    assert figures.loss(np.array([label], np.int8), np.array([logit])) == pytest.approx(expected)
+
+
+def test_roc_auc_counts_the_pairs_in_the_right_order() -> None:
+    assert figures.roc_auc(LABEL, SCORE) == pytest.approx(3 / 4)
+
+
+def test_roc_auc_counts_a_tie_as_one_half() -> None:
+    assert figures.roc_auc(LABEL, np.full(4, 0.3)) == pytest.approx(0.5)
+
+
+def test_average_precision_is_the_sum_over_the_steps_of_recall() -> None:
+    assert figures.average_precision(LABEL, SCORE) == pytest.approx(1 / 2 * 1 + 1 / 2 * 2 / 3)
+
+
+def test_average_precision_of_no_opinion_is_the_share_of_fakes() -> None:
+    assert figures.average_precision(np.array([0, 0, 0, 1], np.int8), np.full(4, 0.3)) == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(
+    ("real", "fake", "expected"),
+    [
+        ([0.1, 0.2, 0.3, 0.6], [0.4, 0.7, 0.8, 0.9], 0.25),  # at 0.6, one of four of each is mistaken
+        ([0.1, 0.2], [0.8, 0.9], 0.0),
+        ([0.8, 0.9], [0.1, 0.2], 1.0),
+        ([0.3, 0.3], [0.3, 0.3], 0.5),  # on the straight line between calling none and calling all fake
+    ],
+)
+def test_equal_error_rate(real: list[float], fake: list[float], expected: float) -> None:
+    label = np.array([0] * len(real) + [1] * len(fake), np.int8)
+    assert figures.equal_error_rate(label, np.array(real + fake)) == pytest.approx(expected)
+
+
+def test_a_score_at_the_threshold_is_called_fake() -> None:
+    right = figures.correct(np.array([0, 1, 0, 1], np.int8), np.array([0.5, 0.5, 0.4, 0.4]), 0.5)
+    assert right.tolist() == [False, True, True, False]
+
+
+def test_by_class_gives_precision_recall_and_f1_of_both_classes_with_their_counts() -> None:
+    label = np.array([0, 0, 0, 1, 1], np.int8)
+    table = figures.by_class(label, np.array([0.1, 0.6, 0.2, 0.7, 0.4]), 0.5)
+    assert table["real"] == pytest.approx({"precision": 2 / 3, "recall": 2 / 3, "f1": 2 / 3, "n": 3})
+    assert table["fake"] == pytest.approx({"precision": 1 / 2, "recall": 1 / 2, "f1": 1 / 2, "n": 2})
+
+
+def test_by_class_gives_zero_to_a_class_that_is_never_called() -> None:
+    table = figures.by_class(LABEL, np.zeros(4), 0.5)
+    assert table["fake"] == {"precision": 0, "recall": 0, "f1": 0, "n": 2}
+    assert table["real"] == pytest.approx({"precision": 1 / 2, "recall": 1, "f1": 2 / 3, "n": 2})

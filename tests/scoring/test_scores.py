@@ -1,0 +1,78 @@
+"""Reading a table of scores, and refusing those that no figure can be made of."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from stages.errors import UserError
+from stages.scoring.scores import read
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    """Four clean test images out of order, a corrupted copy and a validation image."""
+    rows = [
+        ("test", "clean", "b.jpg", 1, 0.25),
+        ("test", "clean", "a.jpg", 0, -1.0),
+        ("test", "clean", "d.jpg", 1, 3.0),
+        ("test", "clean", "c.jpg", 0, 0.5),
+        ("test", "jpeg-50", "a.jpg", 0, 9.0),
+        ("valid", "clean", "e.jpg", 1, 9.0),
+    ]
+    frame = pd.DataFrame(rows, columns=["split", "condition", "member", "label", "logit"])
+    frame = frame.astype({"label": np.int8, "logit": np.float32})
+    return frame.assign(score=(1 / (1 + np.exp(-frame["logit"]))).astype(np.float32))
+
+
+def test_it_reads_the_clean_images_of_one_split_in_the_order_of_their_members(
+    tmp_path: Path, table: pd.DataFrame
+) -> None:
+    table.to_parquet(tmp_path / "scores.parquet")
+    scores = read(tmp_path / "scores.parquet", "test")
+    assert scores.member.tolist() == ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
+    assert scores.label.tolist() == [0, 1, 0, 1]
+    assert scores.logit.tolist() == [-1.0, 0.25, 0.5, 3.0]
+    assert scores.score == pytest.approx(1 / (1 + np.exp(-scores.logit)), abs=1e-7)
+    assert (scores.label.dtype, scores.logit.dtype, scores.score.dtype) == (np.int8, np.float64, np.float64)
+
+
+def test_a_missing_table_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"scores\.parquet is missing; make it with `dvc repro`"):
+        read(tmp_path / "scores.parquet", "test")
+
+
+def test_a_truncated_table_is_refused(tmp_path: Path, table: pd.DataFrame) -> None:
+    path = tmp_path / "scores.parquet"
+    table.to_parquet(path)
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(UserError, match=r"scores\.parquet is not a table of scores"):
+        read(path, "test")
+
+
+def test_a_table_without_a_column_is_refused(tmp_path: Path, table: pd.DataFrame) -> None:
+    table.drop(columns="logit").to_parquet(tmp_path / "scores.parquet")
+    with pytest.raises(UserError, match=r"scores\.parquet is not a table of scores"):
+        read(tmp_path / "scores.parquet", "test")
+
+
+@pytest.mark.parametrize("column", ["logit", "score"])
+def test_a_score_that_is_no_number_is_refused_with_its_image(tmp_path: Path, table: pd.DataFrame, column: str) -> None:
+    table.loc[3, column] = np.nan
+    table.to_parquet(tmp_path / "scores.parquet")
+    with pytest.raises(UserError, match=r"test score of c\.jpg is not a finite number \(1 of 4 are not\)"):
+        read(tmp_path / "scores.parquet", "test")
+
+
+@pytest.mark.parametrize(("label", "name"), [(0, "real"), (1, "fake")])
+def test_a_split_of_one_class_is_refused(tmp_path: Path, table: pd.DataFrame, label: int, name: str) -> None:
+    table[table["label"] != label].to_parquet(tmp_path / "scores.parquet")
+    with pytest.raises(UserError, match=f"test split has no {name} image among 2"):
+        read(tmp_path / "scores.parquet", "test")
+
+
+def test_a_split_without_images_is_refused(tmp_path: Path, table: pd.DataFrame) -> None:
+    table[table["split"] != "test"].to_parquet(tmp_path / "scores.parquet")
+    with pytest.raises(UserError, match="test split has no fake image among 0"):
+        read(tmp_path / "scores.parquet", "test")

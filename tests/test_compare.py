@@ -1,0 +1,169 @@
+"""The stage `compare`, from the scores of two or four detectors to the leaderboard."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from ruamel.yaml import YAML
+from statsmodels.stats.proportion import proportion_confint
+
+from stages import compare, evaluate
+from stages.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+Write = Callable[..., None]
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """A project for resnet50 alone, and a way to give it a detector: its scores, then `evaluate`."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("stages.tracking.mirror", lambda params: None)  # has tests of its own
+    yaml = YAML()
+    params = yaml.load(ROOT / "params.yaml")
+    params["models"] = ["resnet50"]
+    params["evaluate"]["resamples"] = 200
+    yaml.dump(params, tmp_path / "params.yaml")
+
+    def detector(name: str, *, valid: float, test: float, seed: int = 0, images: int = 80) -> None:
+        """``valid`` and ``test``: how far apart the classes' scores lie in each split."""
+        random = np.random.default_rng(seed)
+        parts = []
+        for split, distance in (("valid", valid), ("test", test)):
+            label = (np.arange(images) % 2).astype(np.int8)
+            logit = (random.normal(size=images) + distance * (label - 0.5)).astype(np.float32)
+            member = [f"{split}/{number:03}.jpg" for number in range(images)]
+            part = {"split": split, "condition": "clean", "member": member, "label": label, "logit": logit}
+            parts.append(pd.DataFrame(part).assign(score=1 / (1 + np.exp(-logit))))
+        scores, record = Path(f"data/scores/{name}.parquet"), Path(f"data/models/{name}.json")
+        scores.parent.mkdir(parents=True, exist_ok=True)
+        record.parent.mkdir(parents=True, exist_ok=True)
+        pd.concat(parts).to_parquet(scores)
+        record.write_text(json.dumps({"weights": {"source": "random"}, "device": "CPU"}))
+        monkeypatch.setattr(sys, "argv", ["evaluate", *name.split("-")])
+        evaluate.main()
+
+    return detector
+
+
+def leaderboard() -> dict[str, Any]:
+    """What the stage wrote."""
+    content: dict[str, Any] = json.loads(Path("metrics/leaderboard.json").read_text())
+    return content
+
+
+def assert_nothing_written() -> None:
+    assert not Path("metrics/leaderboard.json").exists()
+    assert not list(Path("plots").glob("leaderboard.*"))
+
+
+def test_the_champion_is_chosen_on_the_validation_images_alone(write: Write) -> None:
+    write("resnet50-baseline", valid=3, test=0.5)
+    write("resnet50-finetune", valid=0.5, test=3)
+    compare.main()
+    assert (leaderboard()["champion"], leaderboard()["second"]) == ("resnet50-baseline", "resnet50-finetune")
+    assert pd.read_csv("plots/leaderboard.csv")["detector"].tolist() == ["resnet50-baseline", "resnet50-finetune"]
+
+
+def test_its_figures_are_the_champions_with_counts(write: Write) -> None:
+    write("resnet50-baseline", valid=1, test=1)
+    write("resnet50-finetune", valid=3, test=3)
+    compare.main()
+    champion = json.loads(Path("metrics/detectors/resnet50-finetune.json").read_text())
+    board = leaderboard()
+    for key in ("roc_auc", "roc_auc_low", "accuracy", "threshold", "loss", "eer", "valid_roc_auc", "n", "n_valid"):
+        assert board[key] == champion[key]
+    other = json.loads(Path("metrics/detectors/resnet50-baseline.json").read_text())
+    assert board["lead_over_second"] == pytest.approx(champion["roc_auc"] - other["roc_auc"])
+    assert board["n"] == 80
+    assert sum(isinstance(value, int | float) for value in board.values()) <= 20
+
+
+def test_accuracies_have_wilson_intervals(write: Write) -> None:
+    write("resnet50-baseline", valid=1, test=1)
+    write("resnet50-finetune", valid=2, test=2)
+    compare.main()
+    for row in pd.read_csv("plots/leaderboard.csv").to_dict("records"):
+        low, high = proportion_confint(round(row["accuracy"] * 80), 80, alpha=0.05, method="wilson")
+        assert (row["accuracy_low"], row["accuracy_high"]) == pytest.approx((low, high), abs=1e-5)
+
+
+def test_of_equals_the_one_named_first_wins_and_its_lead_is_nothing(write: Write) -> None:
+    write("resnet50-finetune", valid=1, test=1)
+    write("resnet50-baseline", valid=1, test=1)
+    compare.main()
+    board = leaderboard()
+    assert board["champion"] == "resnet50-baseline"
+    assert [board[f"lead_over_second{end}"] for end in ("", "_low", "_high")] == [0, 0, 0]
+    assert board["mcnemar_p"] == 1
+
+
+@pytest.mark.parametrize(
+    ("baseline", "finetune", "verdict"),
+    [
+        ((1, 0.2), (4, 4), "resnet50-finetune is truly ahead of resnet50-baseline"),
+        ((1, 4), (4, 0.2), "resnet50-finetune led resnet50-baseline on the validation images, but is truly behind it"),
+        ((1, 1), (1.2, 1), "The difference between resnet50-finetune and resnet50-baseline may be chance"),
+    ],
+)
+def test_it_says_whether_the_lead_is_real(
+    write: Write,
+    capsys: pytest.CaptureFixture[str],
+    baseline: tuple[float, float],
+    finetune: tuple[float, float],
+    verdict: str,
+) -> None:
+    write("resnet50-baseline", valid=baseline[0], test=baseline[1], seed=1)
+    write("resnet50-finetune", valid=finetune[0], test=finetune[1], seed=1)
+    compare.main()
+    assert verdict in capsys.readouterr().out
+
+
+def test_it_prints_the_leaderboard_what_it_made_and_what_comes_next(
+    write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write("resnet50-baseline", valid=1, test=1)
+    write("resnet50-finetune", valid=3, test=3)
+    capsys.readouterr()
+    compare.main()
+    said = capsys.readouterr().out
+    auc = json.loads(Path("metrics/detectors/resnet50-finetune.json").read_text())["roc_auc"]
+    assert "Leaderboard on 80 test images, with 95 % intervals" in said
+    assert f"{auc:.4f}" in said
+    assert said.index("resnet50-finetune") < said.index("resnet50-baseline")
+    for path in ("metrics/leaderboard.json", "plots/leaderboard.csv", "plots/leaderboard.png"):
+        assert path in said
+        assert Path(path).stat().st_size > 0
+    assert "dvc plots show" in said
+
+
+def test_detectors_that_saw_different_images_are_refused(write: Write) -> None:
+    write("resnet50-baseline", valid=1, test=1, images=80)
+    write("resnet50-finetune", valid=2, test=2, images=60)
+    with pytest.raises(UserError, match=r"were scored on different test images \(60 and 80\)"):
+        compare.main()
+    assert_nothing_written()
+
+
+@pytest.mark.parametrize(
+    "missing", ["metrics/detectors/resnet50-finetune.json", "data/scores/resnet50-finetune.parquet"]
+)
+def test_a_detector_without_its_files_is_refused(write: Write, missing: str) -> None:
+    write("resnet50-baseline", valid=1, test=1)
+    write("resnet50-finetune", valid=2, test=2)
+    Path(missing).unlink()
+    with pytest.raises(UserError, match=f"{missing} is missing; make it with `dvc repro`"):
+        compare.main()
+    assert_nothing_written()
+
+
+def test_detectors_of_models_that_params_no_longer_names_are_left_out(write: Write) -> None:
+    for name in ("resnet50-baseline", "resnet50-finetune", "densenet121-finetune"):
+        write(name, valid=5 if "densenet" in name else 1, test=1)
+    compare.main()
+    assert set(pd.read_csv("plots/leaderboard.csv")["model"]) == {"resnet50"}
