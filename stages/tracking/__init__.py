@@ -1,0 +1,245 @@
+"""Tracking: MLflow as a mirror of the files that the stages wrote, one run a detector.
+
+Files are the truth. This module reads them (``data/models/M-P.keras`` and its record, ``metrics/detectors/M-P.json``,
+``plots/M-P/``, ``data/raw/source.json``, ``data/contact_sheet.jpg``) and writes none, so it also sends what an absent
+server missed (``make track``) and what DVC restored from its cache without running. A run is found by the digest of its
+model. Its tag ``mirror_digest``, set last, is the digest of all that it shows: the same files are never sent twice, a
+run that was cut off is completed, and a new evaluation updates its run without another copy of the model.
+
+The server is ``MLFLOW_TRACKING_URI``, or else ``mlflow.db`` and ``mlartifacts/`` in the project's root. One that is
+away costs one request, 12 s at most; a slow one needs a larger ``MLFLOW_HTTP_REQUEST_TIMEOUT`` (s).
+"""
+
+import logging
+import os
+import re
+import shutil
+import sys
+import tempfile
+import textwrap
+import time
+from collections import Counter
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from stages.errors import UserError
+from stages.files import project_root, sha256
+from stages.params import Params
+from stages.tracking.content import Detector, curves, detectors, figures, parameters, tags
+
+METRICS_A_REQUEST = 1000  # MLflow's limit
+
+
+class NotSentError(UserError):
+    """The server is away, or refused; the files are as they were."""
+
+
+def mirror(params: Params) -> None:
+    """Send what the server lacks. Whatever keeps it from that costs a warning, never the stage that calls this."""
+    try:
+        send(params)
+    except UserError as error:
+        print(f"warning: {error}", file=sys.stderr)
+
+
+def send(params: Params) -> None:
+    """Make sure that the server holds one complete run of every detector on disk; print what that took.
+
+    Raises :class:`NotSentError` where the server did not take one, and :class:`UserError` where there is none, or
+    where its files disagree.
+    """
+    found = list(detectors(params))
+    if not found:
+        raise UserError("there is no detector to track yet; run `dvc repro` first")
+    _quieten_mlflow()
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    uri = _address()
+    done: Counter[str] = Counter()
+    try:
+        for outcome in _send_each(uri, found, params):
+            done[outcome] += 1
+    except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
+        # SQLAlchemyError: no database; ImportError: the driver of one is missing; OSError: also those of requests.
+        left = ", ".join(detector.name for detector in found[done.total() :])
+        raise NotSentError(
+            f"MLflow at {_without_passwords(uri)} did not take {left} ({_reason(error)}); "
+            "every file is in place, and `make track` (python -m stages.tracking) sends them later"
+        ) from error
+    counts = ", ".join(f"{count} {what}" for what, count in done.items())
+    place = f"experiment {params.tracking.experiment} at {_without_passwords(uri)}"
+    print(f"MLflow: {counts} ({place}); `make ui` shows them")
+
+
+def _address() -> str:
+    """The server's address. Raises :class:`NotSentError` where it cannot be one (MLflow would fall over it)."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project_root() / 'mlflow.db'}"
+    try:
+        urlsplit(uri)
+    except ValueError as error:
+        raise NotSentError(
+            f"MLFLOW_TRACKING_URI is no address ({error}); mend it (in a password, write %5B for [ and so on), "
+            "and `make track` (python -m stages.tracking) sends the runs"
+        ) from None
+    return uri
+
+
+def _without_passwords(text: str) -> str:
+    """The text with every ``//user:password@`` in it cut to ``//``; MLflow's own messages repeat the URI."""
+    return re.sub(r"//[^/\s:@]*(:\S*)?@", "//", text)
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong, short: where the system refused (a connection, a file), what it said, else the first line."""
+    last, cause = error, error.__cause__ or error.__context__
+    while cause:
+        last = cause if isinstance(cause, OSError) else last
+        cause = cause.__cause__ or cause.__context__
+    lines = _without_passwords(str(last)).strip().splitlines() or [type(last).__name__]
+    return textwrap.shorten(lines[0], 200, placeholder=" …")
+
+
+def _quieten_mlflow() -> None:
+    """Short waits, no chatter amid a stage's output; what the user has set stays. For before MLflow is imported."""
+    for name, value in {
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "12",  # s; MLflow's own is 120
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # MLflow's own is 7, 4 minutes in all; `make track` is our retry
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        "MLFLOW_DISABLE_TELEMETRY": "true",  # only `download` and `weights` speak to the world
+        "MLFLOW_LOGGING_LEVEL": "ERROR",
+        "GIT_PYTHON_REFRESH": "quiet",
+    }.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("alembic").setLevel(logging.ERROR)
+
+
+def _send_each(uri: str, found: list[Detector], params: Params) -> Iterator[str]:
+    """Bring the runs of the detectors up to date, one after the other; yield what each took."""
+    from filelock import FileLock
+    from mlflow import MlflowClient
+
+    lock = project_root() / ".scratch/tracking.lock"  # experiments that DVC runs side by side have runs in common
+    lock.parent.mkdir(exist_ok=True)
+    with FileLock(lock):
+        client = MlflowClient(uri)
+        experiment = _experiment(client, params.tracking.experiment, uri)
+        for detector in found:
+            yield _send_detector(client, experiment, detector, params)
+
+
+def _experiment(client: Any, name: str, uri: str) -> str:
+    """The id of the experiment, made if need be. A plain database keeps its artifacts in the project's root."""
+    if existing := client.get_experiment_by_name(name):
+        return str(existing.experiment_id)
+    is_server = uri.startswith(("http", "databricks"))  # then it chooses the place itself
+    return str(client.create_experiment(name, None if is_server else (project_root() / "mlartifacts").as_uri()))
+
+
+def _send_detector(client: Any, experiment: str, detector: Detector, params: Params) -> str:
+    """Bring the one run of a detector up to date; return `sent`, `updated` or `already there`.
+
+    What the run has is not sent again: parameters cannot be changed, and a metric would become a second point.
+    """
+    from mlflow.entities import Metric, Param, RunTag
+
+    labels, values = tags(detector, params), parameters(detector, params)
+    key = " and ".join(f"tags.{name} = '{labels[name]}'" for name in ("model_sha256", "model", "phase"))
+    same = client.search_runs([experiment], key, max_results=1)
+    if same and same[0].data.tags.get("mirror_digest") == detector.digest:
+        return "already there"
+    now, trained = int(time.time() * 1000), int(detector.record["train_seconds"] * 1000)  # ms
+    known = same[0] if same else client.create_run(experiment, now - trained, labels, detector.name)
+    run_id, start = known.info.run_id, known.info.start_time
+    missing = [Param(*item) for item in values.items() if item[0] not in known.data.params]
+    client.log_batch(run_id, params=missing, tags=[RunTag(*item) for item in labels.items()])
+    model_id = _send_model(client, known, detector, values)
+    # The times of a curve hang on the run alone: a point that is sent again is the same point.
+    points = [Metric(p.name, p.value, start + int(p.seconds * 1000), p.epoch) for p in curves(detector)]
+    for name, value in figures(detector).items():
+        if known.data.metrics.get(name) != value:
+            points.append(Metric(name, value, now, 0, model_id=model_id))
+    for first in range(0, len(points), METRICS_A_REQUEST):
+        client.log_batch(run_id, metrics=points[first : first + METRICS_A_REQUEST])
+    _send_artifacts(client, run_id, detector)
+    client.set_terminated(run_id, end_time=start + trained)  # the run lasts as long as the training did
+    client.set_tag(run_id, "mirror_digest", detector.digest)
+    return "updated" if "mirror_digest" in known.data.tags else "sent"
+
+
+def _send_artifacts(client: Any, run_id: str, detector: Detector) -> None:
+    """Upload the files that a run shows, and figures drawn of them, under the same names for every detector.
+
+    The figures lie at the top, for MLflow's comparison shows only what all runs have there.
+    """
+    from stages.tracking.drawing import draw
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        draw(detector.plots, folder, detector.name)
+        (folder / "tables").mkdir()
+        for name, file in detector.files.items():
+            shutil.copy(file, folder / name)
+        client.log_artifacts(run_id, temporary)
+
+
+def _send_model(client: Any, run: Any, detector: Detector, values: dict[str, str]) -> str:
+    """Upload the model unless the run has it; one that was cut off is not READY, and is completed. Return its id."""
+    from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+
+    experiment, run_id = run.info.experiment_id, run.info.run_id
+    same = client.search_logged_models([experiment], f"source_run_id = '{run_id}'")
+    if same and same[0].status == LoggedModelStatus.READY:
+        return str(same[0].model_id)
+    if sha256(detector.keras) != detector.record["model_sha256"]:
+        raise UserError(f"{detector.keras} is not the file that its record describes; `dvc repro` makes both again")
+    logged = same[0] if same else client.create_logged_model(experiment, detector.name, run_id, params=values)
+    if not (run.outputs and run.outputs.model_outputs):  # MLflow's database refuses the same one a second time
+        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "model"
+        _package(detector, logged, folder)
+        client.log_model_artifacts(logged.model_id, str(folder))
+    client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
+    return str(logged.model_id)
+
+
+def _package(detector: Detector, logged: Any, folder: Path) -> None:
+    """Make an MLflow model of the .keras file as it is.
+
+    ``mlflow.keras.log_model`` wants the model in memory: to load and save four takes a minute, to copy them no time.
+    ``mlflow.keras.load_model`` and ``mlflow.pyfunc.load_model`` load what this writes.
+    """
+    import numpy as np
+    from mlflow import pyfunc
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    versions = {name: version(name) for name in ("keras", "numpy", "tensorflow")}
+    size, float32 = detector.record["image_size"], np.dtype("float32")
+    signature = ModelSignature(
+        inputs=Schema([TensorSpec(float32, (-1, size, size, 3))]),
+        outputs=Schema([TensorSpec(float32, (-1, 1))]),
+    )
+    package = Model(logged.artifact_location, logged.source_run_id, signature=signature, model_id=logged.model_id)
+    package.add_flavor(
+        "keras",
+        data=f"data/{detector.name}",  # MLflow adds the .keras
+        keras_version=versions["keras"],
+        keras_backend="tensorflow",
+        save_exported_model=False,
+    )
+    pyfunc.save_model(
+        str(folder),
+        loader_module="mlflow.keras",
+        data_path=str(detector.keras),
+        mlflow_model=package,
+        pip_requirements=[f"{name}=={number}" for name, number in versions.items()],
+        metadata={"input": "RGB faces, 0-255", "output": "P(fake)"},
+    )
+    del package.flavors["python_function"]["data"]  # mlflow.keras wants the folder that MLmodel is in
+    package.save(str(folder / "MLmodel"))

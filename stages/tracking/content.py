@@ -1,0 +1,182 @@
+"""What a run in MLflow shows of a detector: tags, parameters, curves, figures, all read from files."""
+
+import csv
+import getpass
+import hashlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+from ruamel.yaml import YAML
+
+from stages.errors import UserError
+from stages.files import read_json, sha256
+from stages.params import Params, Phase
+
+DATA_SOURCE, CONTACT_SHEET = Path("data/raw/source.json"), Path("data/contact_sheet.jpg")
+SHARED_STAGES, MODEL_STAGES = ("download", "index", "split", "preprocess"), ("weights", "features", "baseline")
+FIT_FIGURES = ("epochs", "best_epoch", "best_val_auc", "trainable_parameters", "train_seconds", "images_per_second")
+
+
+@dataclass(frozen=True)
+class Detector:
+    """One detector on disk: its records, its files by their names in a run, and ``digest``, the SHA-256 of all that."""
+
+    model: str
+    phase: str
+    record: dict[str, Any]
+    metrics: dict[str, Any]
+    files: dict[str, Path]
+    digest: str
+
+    @property
+    def name(self) -> str:
+        """Its name in files, plots and runs."""
+        return f"{self.model}-{self.phase}"
+
+    @property
+    def keras(self) -> Path:
+        """The model."""
+        return Path(f"data/models/{self.name}.keras")
+
+    @property
+    def plots(self) -> Path:
+        """The folder of its tables."""
+        return Path(f"plots/{self.name}")
+
+
+class Point(NamedTuple):
+    """One value of a curve. ``seconds``: since training began."""
+
+    name: str
+    value: float
+    seconds: float
+    epoch: int
+
+
+def detectors(params: Params) -> Iterator[Detector]:
+    """The detectors of params.yaml whose files are all there, in its order.
+
+    Raises :class:`UserError` where params.yaml no longer describes one.
+    """
+    for model in params.models:
+        for phase in get_args(Phase):
+            name = f"{model}-{phase}"
+            record, metrics = Path(f"data/models/{name}.json"), Path(f"metrics/detectors/{name}.json")
+            history = Path(f"plots/{name}/history.csv")
+            if not all(path.exists() for path in (record.with_suffix(".keras"), record, metrics, history, DATA_SOURCE)):
+                continue
+            _check_params(params, model, phase)
+            files = {"metrics.json": metrics, "training.json": record, DATA_SOURCE.name: DATA_SOURCE}
+            files |= {f"tables/{table.name}": table for table in sorted(history.parent.glob("*.csv"))}
+            files |= {CONTACT_SHEET.name: CONTACT_SHEET} if CONTACT_SHEET.exists() else {}
+            contents = "".join(f"{name} {sha256(path)}\n" for name, path in files.items())
+            digest = hashlib.sha256(contents.encode()).hexdigest()
+            yield Detector(model, phase, read_json(record), read_json(metrics), files, digest)
+
+
+def _check_params(params: Params, model: str, phase: str) -> None:
+    """Refuse to describe a detector by a params.yaml that was edited after its training; ``dvc.lock`` knows."""
+    if not Path("dvc.lock").exists():
+        return
+    lock = YAML(typ="safe").load(Path("dvc.lock").read_text(encoding="utf-8"))["stages"]
+    for stage in (*SHARED_STAGES, *(f"{name}@{model}" for name in dict.fromkeys((*MODEL_STAGES, phase)))):
+        for key, then in lock.get(stage, {}).get("params", {}).get("params.yaml", {}).items():
+            now: Any = params.model_dump()
+            for part in key.split("."):
+                now = now.get(part) if now else None
+            if now != then:
+                raise UserError(
+                    f"params.yaml says {key} = {now}, but {model}-{phase} was made with {then} ({stage} in dvc.lock); "
+                    "run `dvc repro`, which also tracks the new one, or bring back params.yaml"
+                )
+
+
+def tags(detector: Detector, params: Params) -> dict[str, str]:
+    """Where a detector comes from. MLflow's page knows the ``mlflow.`` ones."""
+    record = detector.record
+    asked, source = record["weights"]["asked"], record["weights"]["source"]
+    commit = _git("rev-parse", "HEAD")
+    dirty = bool(_git("status", "--porcelain", "--", "stages", "dvc.yaml", "params.yaml"))
+    values = {
+        **{name: value for name, value in detector.metrics.items() if isinstance(value, str)},
+        "model": detector.model,
+        "phase": detector.phase,
+        "model_sha256": record["model_sha256"],
+        "data_digest": read_json(DATA_SOURCE)["sha256"],
+        "params_digest": hashlib.sha256(params.model_dump_json().encode()).hexdigest(),
+        "weights": source,
+        "weights_asked": asked,
+        "weights_substituted": str(source != ("imagenet" if asked == "auto" else asked)).lower(),
+        "device": record["device"],
+        "precision": record["precision"],
+        "git_commit": commit,
+        "git_dirty": str(dirty).lower() if commit else None,
+        "dvc_stage": f"{detector.phase}@{detector.model}",  # that made it; DVC_STAGE is the one that mirrors it
+        "dvc_experiment": os.environ.get("DVC_EXP_NAME"),
+        "mlflow.user": _user(),
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.name": f"{detector.phase}@{detector.model}",
+        "mlflow.source.git.commit": commit,
+    }
+    return {name: value for name, value in values.items() if value}
+
+
+def _user() -> str | None:
+    """Who runs this, or None in a container whose user has no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return None
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says, or None where there is no git, no repository or no commit."""
+    if not shutil.which("git"):
+        return None
+    answer = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    return answer.stdout.strip() if answer.returncode == 0 else None
+
+
+def parameters(detector: Detector, params: Params) -> dict[str, str]:
+    """What a detector was made with, flat, under the same names for all, so that MLflow's comparison lines them up."""
+    both = params.detectors[detector.model]  # type: ignore[index]
+    values = {
+        "model": detector.model,
+        "phase": detector.phase,
+        "source": params.data.source,
+        "weights": detector.record["weights"]["source"],
+        "train_images": detector.record["train_images"],
+        "valid_images": detector.record["valid_images"],
+        "image_size": detector.record["image_size"],
+        "image_crop": params.image.crop,
+        "split_method": params.split.method,
+        "split_seed": params.split.seed,
+        "features_views": params.features.views,
+        "seed": params.training.seed,
+        **(both.baseline if detector.phase == "baseline" else both.finetune).model_dump(),
+    }
+    return {name: str(value) for name, value in values.items()}
+
+
+def curves(detector: Detector) -> Iterator[Point]:
+    """The history of the training: ``train/loss``, ``valid/loss`` and so on, a point an epoch."""
+    elapsed = 0.0
+    with (detector.plots / "history.csv").open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            elapsed += float(row["seconds"] or 0)
+            epoch = int(row.pop("epoch"))
+            for column, cell in row.items():
+                if cell:  # epoch 0 of fine-tuning has validation figures only
+                    split, name = ("valid", column[4:]) if column.startswith("val_") else ("train", column)
+                    yield Point(f"{split}/{name}", float(cell), elapsed, epoch)
+
+
+def figures(detector: Detector) -> dict[str, float]:
+    """The numbers of the metrics file under their own names, and those of the record as ``fit/…``."""
+    values = {**detector.metrics, **{f"fit/{name}": detector.record.get(name) for name in FIT_FIGURES}}
+    return {name: float(value) for name, value in values.items() if isinstance(value, int | float)}

@@ -1,0 +1,108 @@
+"""The figures of a run in MLflow, drawn from the tables in ``plots/M-P/``."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, which the colour-blind can tell apart; the lines differ in style too.
+REAL, FAKE = "#0072B2", "#D55E00"
+TRAIN, VALID = ("#0072B2", "--"), ("#D55E00", "-")
+
+
+def draw(plots: Path, folder: Path, name: str) -> None:
+    """Draw ``roc.png``, ``pr.png``, ``confusion.png``, ``scores.png`` and ``history.png`` into ``folder``.
+
+    ``plots`` holds the tables of one detector; a figure whose table is missing is left out. ``name`` is for the titles.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    confusion = plots / "confusion.csv"
+    on = f"{int(pd.read_csv(confusion)['count'].sum()):,} test images" if confusion.exists() else "test images"
+    panels: dict[str, tuple[Callable[[Axes, pd.DataFrame], None], str]] = {
+        "roc": (_roc, f"{name}: ROC curve on {on}"),
+        "pr": (_precision_recall, f"{name}: precision and recall of fakes on {on}"),
+        "confusion": (_confusion, f"{name}: confusion matrix on {on}"),
+        "scores": (_scores, f"{name}: scores of {on}"),
+    }
+    for plot, (panel, title) in panels.items():
+        if (plots / f"{plot}.csv").exists():
+            figure = Figure(figsize=(6, 5), dpi=110, layout="constrained")
+            panel(figure.subplots(), pd.read_csv(plots / f"{plot}.csv"))
+            _save(figure, title, folder / f"{plot}.png")
+    figure = Figure(figsize=(11, 4.2), dpi=110, layout="constrained")
+    _history(figure, pd.read_csv(plots / "history.csv"))
+    _save(figure, f"{name}: training", folder / "history.png")
+
+
+def _save(figure: Figure, title: str, path: Path) -> None:
+    """Write a figure as PNG; not through pyplot, which would keep the figure and might want a screen."""
+    figure.suptitle(title, x=0.02, ha="left", fontsize=11)
+    figure.savefig(path, metadata={"Software": None})
+
+
+def _roc(axes: Axes, table: pd.DataFrame) -> None:
+    """True against false positive rate, with the line of chance."""
+    axes.plot([0, 1], [0, 1], ":", color="0.6", label="chance")
+    axes.plot(table["false_positive_rate"], table["true_positive_rate"], color=FAKE, label="detector")
+    axes.set(xlabel="false positive rate (real called fake)", ylabel="true positive rate (fake called fake)")
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    axes.legend(loc="lower right")
+    axes.grid(alpha=0.25)
+
+
+def _precision_recall(axes: Axes, table: pd.DataFrame) -> None:
+    """Precision against recall. At recall 1 all are called fake: that precision, the share of fakes, is chance."""
+    chance = table["precision"].iloc[-1]
+    axes.axhline(chance, linestyle=":", color="0.6", label=f"chance, {chance:.2f}")
+    axes.plot(table["recall"], table["precision"], color=FAKE, label="detector")
+    axes.set(xlabel="recall", ylabel="precision", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    axes.legend(loc="lower left")
+    axes.grid(alpha=0.25)
+
+
+def _confusion(axes: Axes, table: pd.DataFrame) -> None:
+    """Counts, and shares of the actual class, which also give the shade."""
+    classes = ["real", "fake"]
+    cells = table.pivot(index="actual", columns="predicted").loc[classes]
+    shares, counts = cells["share"][classes].to_numpy(), cells["count"][classes].to_numpy()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row in range(2):
+        for column in range(2):
+            share, count = shares[row, column], counts[row, column]
+            colour = "white" if share > 0.5 else "black"
+            axes.text(column, row, f"{count:,}\n{share:.1%}", ha="center", va="center", color=colour, fontsize=14)
+    axes.set_xticks(range(2), classes)
+    axes.set_yticks(range(2), classes)
+    axes.set(xlabel="predicted, at the validation threshold", ylabel="actual")
+
+
+def _scores(axes: Axes, table: pd.DataFrame) -> None:
+    """The histogram of each class's scores, as shares of the class."""
+    for actual, colour, hatch in (("real", REAL, ""), ("fake", FAKE, "//")):
+        bars = table[table["actual"] == actual]
+        axes.bar(
+            bars["low"],
+            bars["share"],
+            width=bars["high"] - bars["low"],
+            align="edge",
+            color=colour,
+            alpha=0.55,
+            hatch=hatch,
+            label=actual,
+        )
+    axes.set(xlabel="P(fake)", ylabel="share of the class", xlim=(0, 1))
+    axes.legend(title="actual", loc="upper center")
+    axes.grid(axis="y", alpha=0.25)
+
+
+def _history(figure: Figure, table: pd.DataFrame) -> None:
+    """Loss, accuracy and AUC an epoch, of the training images (augmented, dropout on) and the validation images."""
+    for axes, column in zip(figure.subplots(1, 3), ("loss", "accuracy", "auc"), strict=True):
+        for name, (colour, style), label in ((column, TRAIN, "train"), (f"val_{column}", VALID, "valid")):
+            axes.plot(table["epoch"], table[name], style, color=colour, marker="o", markersize=3, label=label)
+        axes.set(xlabel="epoch", title=column)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.legend()
+        axes.grid(alpha=0.25)

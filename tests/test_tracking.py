@@ -1,0 +1,575 @@
+"""The MLflow mirror: one complete run a detector, sent once, whatever happens to the server."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stages import tracking
+from stages.errors import UserError
+from stages.files import sha256
+from stages.params import Params, load
+
+ROOT = Path(__file__).parents[1]
+DETECTORS = ("resnet50-baseline", "resnet50-finetune", "densenet121-baseline", "densenet121-finetune")
+SIZE = 32
+SETTINGS = ("MLFLOW_", "DVC_")  # of the person who runs the tests
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project as the stages leave it: four tiny detectors with their records, metrics and tables."""
+    import keras
+
+    folder = tmp_path_factory.mktemp("written")
+    shutil.copy(ROOT / "params.yaml", folder)
+    for number, name in enumerate(DETECTORS):
+        write_detector(folder, name, number)
+        keras.utils.set_random_seed(number)
+        layers = [keras.Input((SIZE, SIZE, 3)), keras.layers.Rescaling(1 / 255), keras.layers.GlobalAveragePooling2D()]
+        model = keras.Sequential([*layers, keras.layers.Dense(1, activation="sigmoid")])
+        keras_file = folder / f"data/models/{name}.keras"
+        model.save(keras_file)
+        edit(keras_file.with_suffix(".json"), model_sha256=sha256(keras_file))
+    write_json(folder / "data/raw/source.json", {"source": "sample", "sha256": "5" * 64})
+    (folder / "data/contact_sheet.jpg").write_bytes(b"\xff\xd8 not looked at \xff\xd9")
+    return folder
+
+
+def write_detector(folder: Path, name: str, number: int) -> None:
+    """All files of a detector but the model."""
+    model, phase = name.split("-")
+    record: dict[str, Any] = {
+        "model": model,
+        "phase": phase,
+        "weights": {"source": "imagenet", "asked": "auto", "sha256": "3" * 64},
+        "device": "CPU",
+        "precision": "float32",
+        "train_images": 600,
+        "valid_images": 150,
+        "image_size": SIZE,
+        "epochs": 3,
+        "best_epoch": 2,
+        "best_val_auc": 0.8 + number / 100,
+        "trainable_parameters": 1000 + number,
+        "train_seconds": 12.5,
+        "images_per_second": 144.0,
+    }
+    write_json(folder / f"data/models/{name}.json", record)
+    figures = {"n": 250, "roc_auc": 0.8 + number / 100, "accuracy": 0.7, "threshold": 0.4, "recall_fake": 0.75}
+    write_json(folder / f"metrics/detectors/{name}.json", {**figures, "weights": "imagenet", "device": "CPU"})
+    history = [[epoch, (7 - epoch) / 10, 0.6, 0.6, (8 - epoch) / 10, 0.55, 0.58, 0.001, 4.0] for epoch in range(1, 4)]
+    if phase == "finetune":
+        history.insert(0, [0, "", "", "", 0.9, 0.5, 0.5, "", ""])
+    header = "epoch,loss,accuracy,auc,val_loss,val_accuracy,val_auc,learning_rate,seconds"
+    write_csv(folder / f"plots/{name}/history.csv", header, history)
+    curve = [[share / 10, (share / 10) ** 0.4, 1 - share / 10] for share in range(11)]
+    write_csv(folder / f"plots/{name}/roc.csv", "false_positive_rate,true_positive_rate,threshold", curve)
+    curve = [[share / 10, 1 - share / 20, 1 - share / 10] for share in range(11)]
+    write_csv(folder / f"plots/{name}/pr.csv", "recall,precision,threshold", curve)
+    cells = [
+        ["real", "real", 90, 0.72],
+        ["real", "fake", 35, 0.28],
+        ["fake", "real", 31, 0.25],
+        ["fake", "fake", 94, 0.75],
+    ]
+    write_csv(folder / f"plots/{name}/confusion.csv", "actual,predicted,count,share", cells)
+    bins = [
+        [actual, low / 5, low / 5 + 0.2, 25, (low if actual == "fake" else 4 - low) / 10]
+        for actual in ("real", "fake")
+        for low in range(5)
+    ]
+    write_csv(folder / f"plots/{name}/scores.csv", "actual,low,high,count,share", bins)
+    report = [["real", "validation", 0.4, 0.7, 0.7, 0.7, 125], ["fake", "validation", 0.4, 0.7, 0.7, 0.7, 125]]
+    write_csv(folder / f"plots/{name}/report.csv", "class,threshold_name,threshold,precision,recall,f1,n", report)
+
+
+def write_csv(path: Path, header: str, rows: list[list[Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([header.split(","), *rows])
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+def edit(path: Path, **changes: Any) -> None:
+    write_json(path, {**json.loads(path.read_text()), **changes})
+
+
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new MLflow database, which takes seconds to make and none to copy."""
+    tracking._quieten_mlflow()
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("database") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def project(written: Path, empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the project, with a database that holds nothing; the current folder."""
+    for name in [name for name in os.environ if name.startswith("DVC_") or name == "MLFLOW_TRACKING_URI"]:
+        monkeypatch.delenv(name)
+    folder = tmp_path / "project"
+    shutil.copytree(written, folder)
+    shutil.copy(empty_database, folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def params(project: Path) -> Params:
+    """One backbone, so two detectors: what holds for them holds for four."""
+    return load().model_copy(update={"models": ["resnet50"]})
+
+
+def command(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `python -m stages.tracking` as a person would, with no settings but these."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS)}
+    return subprocess.run(
+        [sys.executable, "-m", "stages.tracking"],
+        cwd=folder,
+        env={**kept, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def mlflow_client(uri: str | None = None) -> Any:
+    from mlflow import MlflowClient
+
+    return MlflowClient(uri or f"sqlite:///{Path('mlflow.db').resolve()}")
+
+
+def runs(client: Any) -> dict[str, Any]:
+    """All runs by name; no name twice."""
+    found = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    assert len({run.info.run_name for run in found}) == len(found)
+    return {run.info.run_name: run for run in found}
+
+
+def held(client: Any) -> dict[str, Any]:
+    """All that a second sending could double or change: ids, models, and every point of every metric."""
+    return {
+        name: (
+            run.info.run_id,
+            [
+                (m.model_id, m.status)
+                for m in client.search_logged_models([run.info.experiment_id], f"source_run_id='{run.info.run_id}'")
+            ],
+            {key: points(client, run, key) for key in run.data.metrics},
+        )
+        for name, run in runs(client).items()
+    }
+
+
+def points(client: Any, run: Any, name: str) -> list[tuple[int, float]]:
+    return sorted((point.step, point.value) for point in client.get_metric_history(run.info.run_id, name))
+
+
+def artifacts(client: Any, run: Any, folder: str | None = None) -> set[str]:
+    found: set[str] = set()
+    for item in client.list_artifacts(run.info.run_id, folder):
+        found |= artifacts(client, run, item.path) if item.is_dir else {item.path}
+    return found
+
+
+def test_the_command_makes_one_complete_run_a_detector(written: Path, tmp_path: Path) -> None:
+    """From nothing: no database yet, nothing set, as `make track` is first run."""
+    folder = tmp_path / "project"
+    shutil.copytree(written, folder)
+    result = command(folder)
+    assert (result.returncode, result.stderr) == (0, "")
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    assert result.stdout == f"MLflow: 4 sent (experiment real-or-generated-faces at {uri}); `make ui` shows them\n"
+
+    client = mlflow_client(uri)
+    found = runs(client)
+    assert set(found) == set(DETECTORS)
+    assert len({frozenset(run.data.metrics) for run in found.values()}) == 1  # or the compare page has gaps
+    for name, run in found.items():
+        assert run.info.status == "FINISHED"
+        assert run.info.end_time - run.info.start_time == 12_500  # as long as the training
+        for number in (
+            "epochs",
+            "learning_rate",
+            "dropout",
+            "batch_size",
+            "image_size",
+            "image_crop",
+            "split_seed",
+            "seed",
+        ):
+            float(run.data.params[number])
+        assert run.data.params["model"] == run.data.tags["model"] == name.split("-")[0]
+        assert run.data.params["phase"] == run.data.tags["phase"] == name.split("-")[1]
+        assert ("unfreeze_from" in run.data.params) == name.endswith("finetune")
+        assert run.data.tags["model_sha256"] == sha256(folder / f"data/models/{name}.keras")
+        assert run.data.tags["data_digest"] == "5" * 64
+        assert len(run.data.tags["params_digest"]) == 64
+        assert run.data.tags["dvc_stage"] == "{1}@{0}".format(*name.split("-"))
+        metrics = json.loads((folder / f"metrics/detectors/{name}.json").read_text())
+        assert {**run.data.metrics, **run.data.tags}.items() >= metrics.items()  # numbers here, words there
+        assert run.data.metrics["fit/train_seconds"] == 12.5
+        assert artifacts(client, run) == {
+            *(f"{plot}.png" for plot in ("roc", "pr", "confusion", "scores", "history")),
+            *(f"tables/{plot}.csv" for plot in ("roc", "pr", "confusion", "scores", "history", "report")),
+            "metrics.json",
+            "training.json",
+            "source.json",
+            "contact_sheet.jpg",
+        }
+    fine, base = found["densenet121-finetune"], found["densenet121-baseline"]
+    assert points(client, fine, "valid/loss") == [(0, 0.9), (1, 0.7), (2, 0.6), (3, 0.5)]
+    assert [step for step, _ in points(client, fine, "train/loss")] == [1, 2, 3]
+    assert [step for step, _ in points(client, base, "valid/auc")] == [1, 2, 3]
+    assert len(list((folder / "mlartifacts").rglob("MLmodel"))) == 4
+    for figure in (folder / "mlartifacts").rglob("*.png"):
+        assert figure.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_second_time_nothing_is_sent(params: Params, capsys: pytest.CaptureFixture[str]) -> None:
+    tracking.mirror(params)
+    before = held(mlflow_client())
+    tracking.mirror(params)
+    assert held(mlflow_client()) == before
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" (")[0] for line in lines] == ["MLflow: 2 sent", "MLflow: 2 already there"]
+
+
+def test_a_changed_evaluation_updates_its_run_without_the_model(
+    params: Params, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tracking.mirror(params)
+    client = mlflow_client()
+    before = held(client)
+    edit(
+        Path("metrics/detectors/resnet50-finetune.json"), roc_auc=0.5, brier=0.2
+    )  # lower: the latest counts, not the best
+    monkeypatch.setattr("mlflow.MlflowClient.log_model_artifacts", lambda *_: pytest.fail("the model was sent again"))
+    tracking.mirror(params)
+
+    assert capsys.readouterr().out.splitlines()[-1].startswith("MLflow: 1 already there, 1 updated (")
+    after, run = held(client), runs(client)["resnet50-finetune"]
+    assert run.data.metrics["roc_auc"] == 0.5
+    assert run.data.metrics["brier"] == 0.2
+    assert run.info.run_id == before["resnet50-finetune"][0]
+    changed = {"roc_auc", "brier"}
+    for name in before:
+        assert after[name][:2] == before[name][:2]
+        for metric, values in before[name][2].items():
+            assert (name == "resnet50-finetune" and metric in changed) or after[name][2][metric] == values
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "log_batch",
+        "log_outputs",
+        "log_model_artifacts",
+        "finalize_logged_model",
+        "log_artifacts",
+        "set_terminated",
+        "set_tag",
+    ],
+)
+def test_a_run_that_was_cut_off_is_completed_not_doubled(
+    call: str, params: Params, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The process dies after the server did what it asked, in the middle of the second detector."""
+    from mlflow import MlflowClient
+
+    true_call: Callable[..., Any] = getattr(MlflowClient, call)
+    calls = 0
+
+    def die_the_second_time(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        answer = true_call(*args, **kwargs)
+        if calls == (4 if call == "log_batch" else 2):
+            raise ConnectionResetError("cut off")
+        return answer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, call, die_the_second_time)
+        tracking.mirror(params)
+    assert "did not take resnet50-finetune (cut off)" in capsys.readouterr().err
+    cut = runs(mlflow_client())["resnet50-finetune"].info.run_id
+
+    tracking.mirror(params)
+    took = "2 already there" if call == "set_tag" else "1 already there, 1 sent"  # set_tag is the last
+    assert capsys.readouterr().out.startswith(f"MLflow: {took} (")
+    after = held(mlflow_client())
+    assert set(after) == set(DETECTORS[:2])
+    run_id, models, metrics = after["resnet50-finetune"]
+    assert run_id == cut
+    assert [status for _, status in models] == ["READY"]
+    assert {name: len(values) for name, values in metrics.items()} == {
+        name: 3 if name.startswith("train/") else 4 if name.startswith("valid/") else 1 for name in metrics
+    }
+
+
+def test_tags_tell_where_a_detector_comes_from(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVC_EXP_NAME", "puffy-daks")
+    weights = {"source": "random", "asked": "auto", "sha256": "3" * 64}
+    edit(Path("data/models/resnet50-baseline.json"), weights=weights)
+    edit(Path("metrics/detectors/resnet50-baseline.json"), weights="random")
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org"]
+    for arguments in (["init", "-q"], ["add", "params.yaml"], ["commit", "-qm", "one"]):
+        subprocess.run([*git, *arguments], check=True)
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    tracking.mirror(params)
+    found = {name: run.data.tags for name, run in runs(mlflow_client()).items()}
+    for tags in found.values():
+        assert tags["dvc_experiment"] == "puffy-daks"
+        assert tags["git_commit"] == tags["mlflow.source.git.commit"] == commit
+        assert tags["git_dirty"] == "false"  # the files that stages write are no change of the code
+    random, imagenet = found["resnet50-baseline"], found["resnet50-finetune"]
+    asked = ("weights", "weights_asked", "weights_substituted")
+    assert [random[tag] for tag in asked] == ["random", "auto", "true"]
+    assert [imagenet[tag] for tag in asked] == ["imagenet", "auto", "false"]
+
+
+def test_a_user_without_a_name_and_a_folder_without_git_are_no_obstacle(
+    params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("getpass.getuser", lambda: {}["as in a container with a bare user id"])
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(Path.cwd().parent))
+    tracking.send(params)
+    for run in runs(mlflow_client()).values():
+        assert not {"mlflow.user", "git_commit", "git_dirty", "dvc_experiment"} & set(run.data.tags)
+
+
+def test_a_temporary_experiment_sends_to_the_real_project(
+    project: Path, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`dvc exp run --temp` runs stages in another folder, which it removes afterwards."""
+    monkeypatch.setenv("DVC_ROOT", str(project))
+    shutil.copytree(project, tmp_path / "temporary", ignore=shutil.ignore_patterns("mlflow.db"))
+    monkeypatch.chdir(tmp_path / "temporary")
+    tracking.mirror(params)
+    assert not Path("mlflow.db").exists()
+    found = runs(mlflow_client(f"sqlite:///{project / 'mlflow.db'}"))
+    assert len(found) == 2
+    assert all(run.info.artifact_uri.startswith((project / "mlartifacts").as_uri()) for run in found.values())
+
+
+def test_a_detector_that_is_not_finished_is_left_out(params: Params) -> None:
+    Path("metrics/detectors/resnet50-finetune.json").unlink()
+    tracking.mirror(params)
+    assert set(runs(mlflow_client())) == {"resnet50-baseline"}
+
+
+def test_files_that_disagree_are_refused(project: Path, params: Params) -> None:
+    says = f"detectors.resnet50.finetune.epochs = {params.detectors['resnet50'].finetune.epochs}"
+    lock = "stages: {finetune@resnet50: {params: {params.yaml: {detectors.resnet50.finetune.epochs: 77}}}}"
+    Path("dvc.lock").write_text(lock)
+    with pytest.raises(UserError, match=re.escape(says) + ", but resnet50-finetune .* with 77"):
+        tracking.send(params)
+    assert runs(mlflow_client()) == {}
+    Path("dvc.lock").write_text(lock.replace("77", str(params.detectors["resnet50"].finetune.epochs)))
+    with Path("data/models/resnet50-finetune.keras").open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(UserError, match=r"resnet50-finetune\.keras is not the file that its record describes"):
+        tracking.send(params)
+
+
+@pytest.mark.parametrize("database", ["not a database", ""])
+def test_whatever_is_wrong_costs_the_pipeline_a_warning_only(
+    database: str, params: Params, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if database:
+        Path("mlflow.db").write_text(database * 1000)
+    else:
+        shutil.rmtree("plots")
+    tracking.mirror(params)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("warning: ")
+    assert ("file is not a database" if database else "there is no detector to track yet") in printed.err
+    assert len(printed.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "uri", ["postgresql://person:se/cret@127.0.0.1/runs", "http://person:cret[@host", "no-store://person:se@cret@host"]
+)
+def test_an_address_that_cannot_be_costs_a_warning_without_the_password(
+    uri: str, params: Params, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    tracking.mirror(params)
+    printed = capsys.readouterr().err
+    assert printed.startswith(("warning: MLflow at ", "warning: MLFLOW_TRACKING_URI is no address (Invalid IPv6 URL)"))
+    assert "`make track`" in printed
+    assert len(printed.splitlines()) == 1
+    assert "cret" not in printed
+
+
+def test_nothing_to_track_is_an_error_of_the_command(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    result = command(tmp_path)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == "error: there is no detector to track yet; run `dvc repro` first\n"
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_an_absent_server_costs_a_sentence(written: Path) -> None:
+    uri = f"http://person:secret@127.0.0.1:{free_port()}"
+    result = command(written, MLFLOW_TRACKING_URI=uri)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert len(result.stderr.splitlines()) == 1
+    assert (
+        "did not take resnet50-baseline, resnet50-finetune, densenet121-baseline, densenet121-finetune" in result.stderr
+    )
+    assert "Connection refused" in result.stderr
+    assert "`make track`" in result.stderr
+    assert "secret" not in result.stderr
+
+
+def test_a_hanging_server_costs_one_request(
+    params: Params, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And the user's own timeout counts."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        tracking.mirror(params)
+        silent.setblocking(False)
+        silent.accept()[0].close()
+        with pytest.raises(BlockingIOError):  # nobody else is waiting
+            silent.accept()
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("warning: MLflow at http://127.0.0.1")
+    assert len(printed.err.splitlines()) == 1
+
+
+class Server:
+    """A real `mlflow server` on loopback."""
+
+    def __init__(self, folder: Path, database: Path) -> None:
+        self.port = free_port()
+        self.uri = f"http://127.0.0.1:{self.port}"
+        folder.mkdir()
+        shutil.copy(database, folder / "server.db")
+        self.command = [
+            *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)),
+            *("--backend-store-uri", f"sqlite:///{folder / 'server.db'}", "--workers", "1"),
+            *("--artifacts-destination", str(folder / "artifacts")),
+        ]
+        self.folder = folder
+
+    def start(self) -> None:
+        """Start, and wait until it answers."""
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},  # more processes, of no use here
+                start_new_session=True,
+            )
+        for _ in range(300):
+            try:
+                with urllib.request.urlopen(f"{self.uri}/health", timeout=1):
+                    return
+            except OSError:
+                time.sleep(0.2)
+        pytest.fail((self.folder / "log").read_text())
+
+    def kill(self) -> None:
+        """Kill the server and its workers."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+
+@pytest.fixture
+def server(project: Path, tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    running = Server(tmp_path / "server", empty_database)
+    running.start()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", running.uri)
+    yield running
+    running.kill()
+
+
+def test_a_server_that_dies_half_way_gets_the_rest_later(
+    server: Server, params: Params, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mlflow import MlflowClient
+
+    true_call, calls = MlflowClient.log_model_artifacts, []
+
+    def kill_before_the_second(*args: Any) -> Any:
+        calls.append(args)
+        if len(calls) == 2:
+            server.kill()
+        return true_call(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "log_model_artifacts", kill_before_the_second)
+        tracking.mirror(params)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert f"MLflow at {server.uri} did not take resnet50-finetune (" in printed.err
+    assert len(printed.err.splitlines()) == 1
+
+    server.start()
+    tracking.mirror(params)
+    assert capsys.readouterr().out.startswith("MLflow: 1 already there, 1 sent (")
+    client = mlflow_client(server.uri)
+    before = held(client)
+    assert set(before) == set(DETECTORS[:2])
+    tracking.mirror(params)
+    assert held(client) == before
+    assert not Path("mlartifacts").exists()  # a server keeps its own
+
+    check_models(client, server.uri)
+
+
+def check_models(client: Any, uri: str) -> None:
+    """Each model loads back from the server in both ways, and predicts what the file does."""
+    import keras
+    import mlflow
+
+    mlflow.set_tracking_uri(uri)
+    faces = np.random.default_rng(0).uniform(0, 255, (3, SIZE, SIZE, 3)).astype("float32")
+    for name, run in runs(client).items():
+        path = f"runs:/{run.info.run_id}/{name}"
+        expected = keras.saving.load_model(f"data/models/{name}.keras").predict(faces, verbose=0)
+        assert expected.shape == (3, 1)
+        np.testing.assert_array_equal(mlflow.keras.load_model(path).predict(faces, verbose=0), expected)
+        signature = mlflow.models.get_model_info(path).signature
+        assert [(tuple(s.shape), s.type.name) for s in signature.inputs] == [((-1, SIZE, SIZE, 3), "float32")]
+        assert [(tuple(s.shape), s.type.name) for s in signature.outputs] == [((-1, 1), "float32")]
+    loaded = mlflow.pyfunc.load_model(path)
+    np.testing.assert_array_equal(loaded.predict(faces), expected)
+    with pytest.raises(mlflow.exceptions.MlflowException, match="schema"):
+        loaded.predict(faces[..., :2])
