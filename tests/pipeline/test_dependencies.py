@@ -1,0 +1,51 @@
+"""dvc.yaml names, for each stage, the code files that can change its result: those that it imports, and no more."""
+
+import ast
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parents[2]
+STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
+SOURCES = ("sample", "folder", "kaggle")
+MODELS = ("resnet50", "densenet121")
+
+# How a stage refuses, publishes and reads its parameters changes no result; MLflow only mirrors what is on disk.
+WITHOUT_EFFECT = {"stages/errors.py", "stages/files.py", "stages/params.py", "stages/backend.py"}
+
+
+def imported(path: str) -> set[str]:
+    """The files of stages/ that a file imports, and those that they import."""
+    found: set[str] = set()
+    queue = [path]
+    while queue:
+        for node in ast.walk(ast.parse((ROOT / queue.pop()).read_text())):
+            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("stages"):
+                continue
+            base = (node.module or "").replace(".", "/")
+            candidates = {f"{base}.py", *(f"{base}/{name.name}.py" for name in node.names)}
+            for file in candidates:
+                if (ROOT / file).exists() and file not in found and not file.startswith("stages/tracking"):
+                    found.add(file)
+                    queue.append(file)
+    return found - WITHOUT_EFFECT
+
+
+@pytest.mark.parametrize("stage", sorted(set(STAGES) - {"params"}))
+def test_code_dependencies_are_the_imports(stage: str) -> None:
+    choices = {"${item.model}": MODELS, "${data.source}": SOURCES}
+    listed = {dep for dep in STAGES[stage]["deps"] if dep.startswith("stages/")}
+    for variable, values in choices.items():
+        chosen = [dep for dep in listed if variable in dep]
+        listed = (listed - set(chosen)) | {dep.replace(variable, value) for dep in chosen for value in values}
+    module = f"stages/{stage}.py"
+    wanted = {module} | imported(module)
+    if stage in ("weights", "features", "baseline", "finetune"):
+        wanted |= {f"stages/detectors/{model}.py" for model in MODELS}  # imported by name
+    assert listed == wanted
+
+
+@pytest.mark.parametrize("stage", sorted(STAGES))
+def test_every_stage_says_what_it_does_in_prose(stage: str) -> None:
+    assert STAGES[stage]["desc"].endswith(".")

@@ -1,0 +1,216 @@
+"""The plots: every figure of dvc.yaml can be drawn, tells the detectors apart, and needs no network."""
+
+import csv
+import importlib.util
+import io
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import vl_convert
+from dvc_render.vega import VegaRenderer
+from ruamel.yaml import YAML
+
+from stages.scoring import curves
+
+ROOT = Path(__file__).parents[1]
+TEMPLATES = ROOT / ".dvc/plots"
+VEGA_LITE = "5.21"
+DETECTORS = ("resnet50-baseline", "resnet50-finetune", "densenet121-baseline", "densenet121-finetune")
+ENDS = {"_low": -0.04, "_high": 0.04}
+OVERLAYS = ("detectors", "detectors_square", "leaderboard")
+PANELS = ("histogram", "confusion_counts", "report")
+COLOURS = ("#56b4e9", "#d55e00", "#009e73", "#cc79a7")
+DVC_YAML = YAML(typ="safe").load(ROOT / "dvc.yaml")
+FIGURES = {title: props for figure in DVC_YAML["plots"] for title, props in figure.items()}
+
+
+def tables() -> dict[str, pd.DataFrame]:
+    """All tables that stages write for plots, by their paths, made of 200 test images a detector."""
+    random = np.random.default_rng(0)
+    label = (np.arange(200) % 2).astype(np.int8)
+    found: dict[str, pd.DataFrame] = {}
+    board = []
+    for number, name in enumerate(DETECTORS):
+        score = 1 / (1 + np.exp(-random.normal(size=200) - (1 + number) * (label - 0.5)))
+        found[f"plots/{name}/roc.csv"] = curves.roc(label, score)
+        found[f"plots/{name}/pr.csv"] = curves.precision_recall(label, score)
+        found[f"plots/{name}/scores.csv"] = curves.histogram(label, score)
+        found[f"plots/{name}/confusion.csv"] = curves.confusion(label, score, 0.4)
+        found[f"plots/{name}/report.csv"] = curves.report(label, score, {"validation": 0.4, "0.5": 0.5})
+        found[f"plots/{name}/history.csv"] = history(first_epoch=0 if name.endswith("finetune") else 1)
+        row = {"detector": name, "n": 200, "roc_auc": 0.6 + number / 10, "accuracy": 0.55 + number / 10}
+        board.append(row | {f"{f}{end}": row[f] + by for f in ("roc_auc", "accuracy") for end, by in ENDS.items()})
+    found["plots/leaderboard.csv"] = pd.DataFrame(board)
+    splits = [(split, label) for split in ("train", "valid", "test") for label in ("fake", "real")]
+    found["plots/data/counts.csv"] = pd.DataFrame(splits, columns=["split", "label"]).assign(images=range(100, 106))
+    bins = [(size, label) for label in ("fake", "real") for size in (10.0, 20.0, 30.0)]
+    found["plots/data/file_size.csv"] = pd.DataFrame(bins, columns=["kilobytes", "label"]).assign(images=range(5, 11))
+    return found
+
+
+def history(first_epoch: int) -> pd.DataFrame:
+    """Five epochs; of epoch 0, before fine-tuning, only the validation figures are known."""
+    table = pd.DataFrame({"epoch": range(first_epoch, first_epoch + 5)})
+    for number, column in enumerate(("loss", "accuracy", "auc", "val_loss", "val_accuracy", "val_auc")):
+        table[column] = 0.5 + np.linspace(0, 0.1, 5) + number / 100
+    table.loc[table["epoch"] == 0, ["loss", "accuracy", "auc"]] = np.nan
+    return table
+
+
+TABLES = tables()
+
+
+def figure(title: str, *revisions: str) -> dict[str, Any]:
+    """A figure of dvc.yaml as Vega-Lite, filled by DVC's own renderer, with DVC's strings for cells."""
+    props = FIGURES[title]
+    points = [
+        {**row, "rev": revision, "filename": path.removeprefix("plots/")}
+        for revision in revisions or ["workspace"]
+        for path in props["y"]
+        for row in csv.DictReader(io.StringIO(TABLES[path].to_csv(index=False)))
+    ]
+    y = next(iter(props["y"].values()))
+    renderer = VegaRenderer(
+        points, title, **{"title": title, "y_label": y, **props, "y": y, "template_dir": str(TEMPLATES)}
+    )
+    content: dict[str, Any] = renderer.get_filled_template()
+    return content
+
+
+def draw(title: str, *revisions: str) -> str:
+    """A figure of dvc.yaml as SVG."""
+    svg: str = vl_convert.vegalite_to_svg(figure(title, *revisions), vl_version=VEGA_LITE)
+    return svg
+
+
+def titled(*templates: str) -> list[str]:
+    """The titles of the figures that use one of these templates."""
+    return [title for title, props in FIGURES.items() if props["template"] in templates]
+
+
+def test_every_template_is_used() -> None:
+    used = {props["template"] for props in FIGURES.values()}
+    assert used == {path.stem for path in TEMPLATES.glob("*.json")}
+
+
+@pytest.mark.parametrize("title", FIGURES)
+def test_every_figure_draws_without_a_warning_under_its_title_and_labels(
+    title: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    svg = draw(title)
+    assert capfd.readouterr().err == ""
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", svg)
+    assert title in texts
+    for label in ("x_label", "y_label"):
+        if label in FIGURES[title]:
+            assert FIGURES[title][label] in texts
+    assert not {"undefined", "null", "NaN"} & set(texts)
+    assert "NaN" not in svg
+
+
+@pytest.mark.parametrize("title", titled(*OVERLAYS))
+def test_overlaid_detectors_have_four_colours(title: str) -> None:
+    svg = draw(title).lower()
+    assert all(colour in svg for colour in COLOURS)
+    assert all(name in svg for name in DETECTORS)
+
+
+@pytest.mark.parametrize("title", titled(*PANELS))
+def test_panels_are_named_after_their_detectors_and_say_how_many_images(title: str) -> None:
+    svg = draw(title)
+    assert all(name in svg for name in DETECTORS)
+    assert "workspace (200 test images)" in svg
+
+
+@pytest.mark.parametrize("title", FIGURES)
+def test_two_revisions_are_told_apart_and_named_in_their_order(title: str) -> None:
+    svg = draw(title, "main", "experiment")  # which is not the order of the alphabet
+    names = [text.split()[0] for text in re.findall(r"<text[^>]*>([^<]*)</text>", svg)]
+    assert names.index("main") < names.index("experiment")
+    if FIGURES[title]["template"] in ("detectors", "detectors_square"):
+        assert "stroke-dasharray" in svg
+
+
+def test_training_curves_leave_out_the_epoch_that_has_no_training() -> None:
+    training, validation = (draw(f"Loss, {images} images") for images in ("training", "validation"))
+    points = [svg.count('aria-roledescription="point"') for svg in (training, validation)]
+    assert points == [4 * 5 - 2, 4 * 5]
+
+
+def test_confusion_shows_counts_and_shares() -> None:
+    svg = draw("Confusion matrix at the validation threshold, test images")
+    cells = TABLES["plots/resnet50-baseline/confusion.csv"]
+    for count, share in zip(cells["count"], cells["share"], strict=True):
+        assert f"{count} ({share:.1%})" in svg
+
+
+def test_file_sizes_begin_each_bar_where_the_last_one_ends() -> None:
+    svg = draw("Data: file size per class")
+    bars = re.findall(r'aria-label="[^"]*?low: (\d+)\.0; high: (\d+)\.0', svg)
+    assert sorted({(int(low), int(high)) for low, high in bars}) == [(0, 10), (10, 20), (20, 30)]
+
+
+def built_page() -> str:
+    """The page as .dvc/plots/build_page.py makes it."""
+    spec = importlib.util.spec_from_file_location("build_page", TEMPLATES / "build_page.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    page: str = module.page()
+    return page
+
+
+def test_the_page_is_what_the_pinned_vl_convert_makes() -> None:
+    committed = (TEMPLATES / "page.html").read_text(encoding="utf-8")
+    assert committed == built_page(), "run `python .dvc/plots/build_page.py` and commit its page.html"
+
+
+def test_the_page_keeps_what_dvc_fills_in_and_loads_nothing() -> None:
+    page = (TEMPLATES / "page.html").read_text(encoding="utf-8")
+    assert page.count("{plot_divs}") == page.count("{refresh_tag}") == 1
+    assert "{scripts}" not in page  # where DVC would put links to a server
+    assert not re.search(r"<(script|link)[^>]*\s(src|href)=", page)
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page that `dvc plots show` writes for all figures of dvc.yaml."""
+    folder = tmp_path_factory.mktemp("plots")
+    shutil.copytree(TEMPLATES, folder / ".dvc/plots")
+    (folder / ".dvc/config").write_text(
+        "[core]\n    no_scm = true\n    analytics = false\n[plots]\n    html_template = plots/page.html\n"
+    )
+    YAML().dump({"plots": DVC_YAML["plots"]}, folder / "dvc.yaml")
+    for path, table in TABLES.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        table.to_csv(folder / path, index=False)
+    subprocess.run([sys.executable, "-m", "dvc", "plots", "show", "-q"], cwd=folder, check=True)
+    return folder / "dvc_plots/index.html"
+
+
+def test_a_browser_draws_every_figure_of_the_page_once_without_a_network(shown: Path, tmp_path: Path) -> None:
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium here to open the page with")
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    nowhere = ["--proxy-server=127.0.0.1:9", f"--user-data-dir={tmp_path}", "--virtual-time-budget=20000"]
+    document = subprocess.run(
+        [browser, *flags, *nowhere, "--dump-dom", shown.as_uri()],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=50,
+    ).stdout
+    body = document[document.index("<main>") :]
+    assert len(re.findall(r'<svg[^>]*class="marks"', body)) == len(FIGURES)
+    for title in FIGURES:
+        assert body.count(f">{title}</text>") == 1
+    assert "Real faces from generated ones</h1>" in document
