@@ -45,16 +45,16 @@ def first(project: Path) -> str:
     return call(project, "dvc", "repro")
 
 
-def call(folder: Path, *command: str) -> str:
+def call(folder: Path, *command: str, refused: bool = False) -> str:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "MLFLOW_"))}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, f"{command}: {result.stdout}\n{result.stderr}"
+    assert (result.returncode != 0) == refused, f"{command}: {result.stdout}\n{result.stderr}"
     return result.stdout + result.stderr
 
 
 def ran(output: str) -> list[str]:
-    return re.findall(r"Running stage '([^']+)'", output)
+    return re.findall(r"Running stage '(.+)':", output)
 
 
 def change(project: Path, key: str, value: object) -> None:
@@ -137,7 +137,7 @@ def test_a_changed_rate_reruns_only_what_depends_on_it(project: Path, first: str
 
 def test_a_misspelt_parameter_stops_the_run_before_anything_starts(project: Path, first: str) -> None:
     change(project, "training.sede", 1)
-    with pytest.raises(AssertionError, match=r"unknown key 'sede'; did you mean seed\?") as failed:
-        call(project, "dvc", "repro")
-    assert ran(str(failed.value)) == ["params"]
-    assert "Traceback" not in str(failed.value)
+    printed = call(project, "dvc", "repro", refused=True)
+    assert "unknown key 'sede'; did you mean seed?" in printed
+    assert ran(printed) == ["params"]
+    assert "Traceback" not in printed
