@@ -1,11 +1,15 @@
 """Stage `compare`: which detector is best, and is its lead real.
 
-Reads, for each detector of ``models`` in params.yaml, ``metrics/detectors/M-P.json`` and ``data/scores/M-P.parquet``.
+Reads, for each detector of ``models`` in params.yaml, ``metrics/detectors/M-P.json``, ``data/scores/M-P.parquet`` and
+``data/models/M-P.keras``.
 The champion is the one with the best AUC on the *validation* images: to choose on the test images and report on them
 would flatter it. All figures shown are of the test images. Writes ``metrics/leaderboard.json``,
-``plots/leaderboard.csv`` and ``plots/leaderboard.png``.
+``plots/leaderboard.csv``, ``plots/leaderboard.png`` and ``data/champion.keras``, a copy of the best detector. Being
+DVC's, that copy is absent from a fresh clone: so the stage runs there, and shows and tracks what the clone has made,
+even if all figures are those that git brought along.
 """
 
+import shutil
 from collections.abc import Sequence
 from typing import get_args
 
@@ -38,7 +42,9 @@ SHOWN = [
     "n_valid",
 ]
 
-NEXT = """Made: metrics/leaderboard.json, plots/leaderboard.csv, plots/leaderboard.png.
+CHAMPION = "data/champion.keras"
+
+NEXT = f"""Made: {CHAMPION}, metrics/leaderboard.json, plots/leaderboard.csv, plots/leaderboard.png.
 Next: dvc plots show     every curve of every detector, in dvc_plots/index.html
       dvc metrics show   all figures;  dvc metrics diff  what changed since the last commit
       make ui            the runs in MLflow"""
@@ -147,6 +153,8 @@ def main() -> None:
         table[SHOWN].to_csv(part, index=False, float_format="%.6g")
     with publish("plots/leaderboard.png") as part:
         drawing.leaderboard(table, confidence, part)
+    with publish(CHAMPION) as part:
+        shutil.copyfile(f"data/models/{champion['detector']}.keras", part)
 
     show(table, confidence)
     print(sentence(champion["detector"], second["detector"], lead, confidence))

@@ -44,6 +44,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
         scores.parent.mkdir(parents=True, exist_ok=True)
         record.parent.mkdir(parents=True, exist_ok=True)
         pd.concat(parts).to_parquet(scores)
+        Path(f"data/models/{name}.keras").write_text(f"the model of {name}")
         record.write_text(json.dumps({"weights": {"source": "random"}, "device": "CPU"}))
         monkeypatch.setattr(sys, "argv", ["evaluate", *name.split("-")])
         evaluate.main()
@@ -68,6 +69,7 @@ def test_the_champion_is_chosen_on_the_validation_images_alone(write: Write) -> 
     compare.main()
     assert (leaderboard()["champion"], leaderboard()["second"]) == ("resnet50-baseline", "resnet50-finetune")
     assert pd.read_csv("plots/leaderboard.csv")["detector"].tolist() == ["resnet50-baseline", "resnet50-finetune"]
+    assert Path("data/champion.keras").read_text() == "the model of resnet50-baseline"
 
 
 def test_its_figures_are_the_champions_with_counts(write: Write) -> None:
