@@ -92,7 +92,7 @@ def test_nothing_runs_twice(project: Path, first: str) -> None:
 def test_a_clone_that_has_all_figures_but_no_data_still_shows_its_leaderboard(project: Path, first: str) -> None:
     """What a newcomer finds: dvc.lock, metrics and plots come with git, and the same run would give the same again."""
     (project / "data/champion.keras").unlink()
-    shutil.rmtree(project / ".dvc/cache/runs")
+    shutil.rmtree(project / ".dvc/cache")
     printed = call(project, "dvc", "repro")
     assert ran(printed) == ["compare"]
     assert "Leaderboard on 20 test images" in printed
