@@ -89,15 +89,6 @@ def test_nothing_runs_twice(project: Path, first: str) -> None:
     assert ran(call(project, "dvc", "repro")) == []
 
 
-def test_a_clone_that_has_all_figures_but_no_data_still_shows_its_leaderboard(project: Path, first: str) -> None:
-    """What a newcomer finds: dvc.lock, metrics and plots come with git, and the same run would give the same again."""
-    (project / "data/champion.keras").unlink()
-    shutil.rmtree(project / ".dvc/cache")
-    printed = call(project, "dvc", "repro")
-    assert ran(printed) == ["compare"]
-    assert "Leaderboard on 20 test images" in printed
-
-
 def test_no_warning_of_a_library_reaches_the_terminal(first: str) -> None:
     for word in ("Warning", "E0000", "W0000", "I0000", "Traceback"):
         assert word not in first
