@@ -1,0 +1,96 @@
+"""Run the data stages on archives of two sizes, and say what each took: seconds, and the peak memory of its processes.
+
+    python bench/scale.py --images 14000 140000
+
+The archives come from ``bench/make_archive.py``, in the layout of the 140k corpus. Memory is the proportional set size
+(pages that processes share count once) of a stage and its workers, sampled every 50 ms. Prints a Markdown table.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).resolve().parents[1]
+STAGES = ("download", "index", "split", "preprocess")
+INTERVAL = 0.05  # s between two samples of memory
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a stage took: ``seconds`` of wall time, ``megabytes`` at the peak of all its processes together."""
+
+    seconds: float
+    megabytes: float
+
+
+def main() -> None:
+    """Measure every stage at every size."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, nargs=2, default=[14_000, 140_000], metavar=("FEW", "MANY"))
+    parser.add_argument("--size", type=int, default=64, help="px, the side of an image")
+    args = parser.parse_args()
+    few, many = (measure(images, args.size) for images in args.images)
+
+    factor = args.images[1] / args.images[0]
+    print(f"| stage | s, {args.images[0]:,} | s, {args.images[1]:,} | time / {factor:g} | MB | MB | memory |")
+    print("|---|---:|---:|---:|---:|---:|---:|")
+    for stage in STAGES:
+        a, b = few[stage], many[stage]
+        print(
+            f"| {stage} | {a.seconds:.1f} | {b.seconds:.1f} | × {b.seconds / a.seconds / factor:.2f} "
+            f"| {a.megabytes:.0f} | {b.megabytes:.0f} | × {b.megabytes / a.megabytes:.2f} |"
+        )
+
+
+def measure(images: int, size: int) -> dict[str, Cost]:
+    """The cost of every stage on an archive of so many images, in a folder of its own."""
+    with tempfile.TemporaryDirectory(prefix="scale-") as folder:
+        project, faces = Path(folder), Path(folder, "faces.zip")
+        make = [sys.executable, ROOT / "bench/make_archive.py", faces, f"--images={images}", f"--size={size}"]
+        subprocess.run(make, check=True, stdout=sys.stderr)
+        yaml = YAML()
+        params = yaml.load(ROOT / "params.yaml")
+        params["data"]["source"] = "folder"
+        params["data"]["folder"]["path"] = str(faces)
+        params["weights"]["source"] = "random"  # auto is for the sample only; no stage here reads weights
+        params["split"] |= {"method": "official", "near_duplicates": "drop"}
+        yaml.dump(params, project / "params.yaml")
+        return {stage: run(stage, project) for stage in STAGES}
+
+
+def run(stage: str, project: Path) -> Cost:
+    """Run one stage in the project. Raises CalledProcessError if it fails."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    peak, start = 0, time.perf_counter()
+    command = [sys.executable, "-m", f"stages.{stage}"]
+    with subprocess.Popen(command, cwd=project, env=environment, stdout=sys.stderr) as process:
+        family = psutil.Process(process.pid)
+        while process.poll() is None:
+            peak = max(peak, memory(family))
+            time.sleep(INTERVAL)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return Cost(time.perf_counter() - start, peak / 1e6)
+
+
+def memory(family: psutil.Process) -> int:
+    """The bytes that a process and its children hold now; 0 for those that have just ended."""
+    total = 0
+    for process in [family, *family.children(recursive=True)]:
+        try:
+            total += process.memory_full_info().pss
+        except psutil.NoSuchProcess:  # it ended between the listing and the question
+            continue
+    return total
+
+
+if __name__ == "__main__":
+    main()
