@@ -123,3 +123,21 @@ def load(path: Path) -> "keras.Model":
 def with_logits(model: "keras.Model") -> "keras.Model":
     """A loaded detector's logits instead of its probabilities: they do not saturate at 0 and 1."""
     return keras.Model(model.input, model.get_layer("probability").input)
+
+
+def with_evidence(model: "keras.Model") -> "keras.Model":
+    """A loaded detector's logits (n, 1) and where they come from: evidence (n, height / 32, width / 32).
+
+    The head is linear in the pooled activations, so a logit is the mean, over all positions, of what the head makes of
+    the activations there: exact, no gradient and no approximation (class activation maps, Zhou et al. 2016,
+    arXiv:1512.04150, with the head's bias spread evenly). Positive evidence speaks for fake.
+    """
+    head, activations = model.get_layer("head"), model.get_layer("pool").input
+    standardise, dense = head.get_layer("standardise"), head.get_layer("logit")
+    deviation = np.maximum(np.sqrt(np.ravel(standardise.input_variance)), keras.config.epsilon())
+    kernel, bias = (np.asarray(weight) for weight in dense.get_weights())
+    weights = kernel[:, 0] / deviation
+    position = keras.layers.Conv2D(1, 1, dtype="float32", name="evidence_of_position")
+    maps = position(activations)
+    position.set_weights([weights.reshape(1, 1, -1, 1), bias - weights @ np.ravel(standardise.input_mean)])
+    return keras.Model(model.input, [model.get_layer("probability").input, maps[..., 0]])

@@ -254,6 +254,21 @@ def test_logits_do_not_saturate(saved, toy, tmp_path):
     assert len(np.unique(call(assembly.with_logits(loaded), faces()))) == 4
 
 
+def test_evidence_adds_up_to_the_logits_and_lies_where_the_cause_is(saved):
+    model, _, path = saved
+    images = np.concatenate([faces(2), faces(1)])
+    images[2, :8, :8] = 255  # the first image again, with one corner painted over
+    logits, evidence = (
+        keras.ops.convert_to_numpy(output) for output in assembly.with_evidence(assembly.load(path))(images)
+    )
+    assert evidence.shape == (3, 6, 6)  # the toy halves the side twice
+    np.testing.assert_allclose(evidence.mean(axis=(1, 2)), logits[:, 0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(logits, call(model, images), rtol=1e-4, atol=1e-5)
+    changed = np.abs(evidence[2] - evidence[0]) > 1e-4
+    assert changed[:2, :2].any()
+    assert not changed[4:, 4:].any()
+
+
 def test_the_head_of_a_saved_detector_is_the_trained_one_with_another_dropout(saved):
     _, top, path = saved
     again = assembly.head_of(assembly.load(path), 0.7)

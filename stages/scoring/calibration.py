@@ -1,0 +1,125 @@
+"""A score into a probability and an answer that a person may rely on, fitted on the validation images.
+
+Two things are wrong with a raw score. It is too sure or not sure enough, and it is shifted where training and scoring
+differ (crops against whole faces, say): a temperature mends the first (Guo et al. 2017, arXiv:1706.04599), an offset
+the second; both together are Platt's scaling. And a threshold answers even where the detector does not know: so there
+are two of them, and "uncertain" between.
+
+The probability holds where fakes are as frequent as among the validation images; elsewhere it must be taken with
+:attr:`Calibration.fake_share`.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import expit
+
+from stages.files import read_json, write_json
+
+VERDICTS = ("real", "uncertain", "fake")
+STEEPEST = (1e-3, 1e3)  # bounds of 1/temperature: a detector worse than chance must not be turned round silently
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """How to read one detector's logits. Thresholds are raw scores, P(fake) as the model gives it."""
+
+    temperature: float  # > 0; above 1: the raw score is too sure
+    offset: float  # the logit at which real and fake are equally likely
+    threshold: float  # two answers: fake from here on
+    real_below: float  # three answers: real below; -inf where the validation fakes are too few to call anything real
+    fake_from: float  # three answers: fake from here on; inf where the validation reals are too few
+    max_error: float  # the share of either class that three answers may get wrong
+    fake_share: float  # of the validation images
+    n: int  # validation images
+
+    def probability(self, logit: NDArray[np.float64]) -> NDArray[np.float64]:
+        """P(fake), calibrated, of logits of any shape."""
+        probability: NDArray[np.float64] = expit((np.asarray(logit, np.float64) - self.offset) / self.temperature)
+        return probability
+
+    def verdict(self, logit: NDArray[np.float64]) -> NDArray[np.str_]:
+        """``real``, ``uncertain`` or ``fake`` for each of the logits."""
+        score = expit(np.asarray(logit, np.float64))
+        answer: NDArray[np.str_] = np.array(VERDICTS)[
+            (score >= self.real_below).astype(int) + (score >= self.fake_from)
+        ]
+        return answer
+
+
+def fit(label: NDArray[np.int8], logit: NDArray[np.float64], threshold: float, max_error: float) -> Calibration:
+    """Calibrate on validation images: ``label`` (n,), 1 fake, 0 real, both present; ``logit`` (n,).
+
+    The thresholds of the three answers are class-conditional conformal ones (Vovk 2012, arXiv:1209.2673; Angelopoulos &
+    Bates 2021, arXiv:2107.07511, section 4.2): of new faces like these, at most ``max_error`` of the fakes are called
+    real, and at most ``max_error`` of the reals fake, whatever the scores' distribution. Where they overlap, the
+    detector is good enough to answer always, at ``threshold`` or as near to it as both allow.
+    """
+    temperature, offset = _scaling(label, logit)
+    score = expit(logit)
+    real_below = -fake_from_of(-score[label == 1], max_error)
+    fake_from = fake_from_of(score[label == 0], max_error)
+    if real_below > fake_from:
+        real_below = fake_from = min(max(threshold, fake_from), real_below)
+    return Calibration(
+        temperature=temperature,
+        offset=offset,
+        threshold=threshold,
+        real_below=real_below,
+        fake_from=fake_from,
+        max_error=max_error,
+        fake_share=float(label.mean()),
+        n=len(label),
+    )
+
+
+def fake_from_of(real: NDArray[np.float64], rate: float) -> float:
+    """The lowest threshold that a new real face reaches with probability ``rate`` at most; inf if n is too small.
+
+    ``real`` (n,): scores of real validation faces. One more real score is equally likely to fall into each of the n + 1
+    gaps between them, so the k-th largest may be exceeded where k / (n + 1) <= rate.
+    """
+    k = math.floor(rate * (len(real) + 1) + 1e-9)
+    return float(np.nextafter(np.sort(real)[-k], np.inf)) if k else math.inf
+
+
+def write(path: Path | str, calibration: Calibration) -> None:
+    """Publish a calibration as JSON; an infinite threshold is null there."""
+    content = asdict(calibration)
+    write_json(path, {name: value if math.isfinite(value) else None for name, value in content.items()})
+
+
+def read(path: Path | str) -> Calibration:
+    """The calibration that :func:`write` published. Raises :class:`stages.errors.UserError` where there is none."""
+    missing = {"real_below": -math.inf, "fake_from": math.inf}
+    content: dict[str, Any] = {n: missing[n] if value is None else value for n, value in read_json(path).items()}
+    return Calibration(**content)
+
+
+def _scaling(label: NDArray[np.int8], logit: NDArray[np.float64]) -> tuple[float, float]:
+    """The temperature and offset of the greatest likelihood.
+
+    Platt's smoothed targets (1999, "Probabilistic outputs for support vector machines"), as if each class had one image
+    more on the wrong side, keep both finite where the classes are perfectly apart.
+    """
+    fakes, reals = int((label == 1).sum()), int((label == 0).sum())
+    target = np.where(label == 1, (fakes + 1) / (fakes + 2), 1 / (reals + 2))
+    centre, spread = float(logit.mean()), float(logit.std()) or 1.0  # else steep and flat detectors converge unequally
+    standard = (logit - centre) / spread
+
+    def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        scaled = weights[0] * standard + weights[1]
+        error = expit(scaled) - target
+        return (
+            float(np.mean(np.logaddexp(0, scaled) - target * scaled)),
+            np.array([np.mean(error * standard), np.mean(error)]),
+        )
+
+    bounds = [(STEEPEST[0] * spread, STEEPEST[1] * spread), (None, None)]
+    slope, intercept = minimize(loss, np.array([1.0, 0.0]), jac=True, bounds=bounds, method="L-BFGS-B").x
+    return float(spread / slope), float(centre - intercept * spread / slope)
