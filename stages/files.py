@@ -53,6 +53,11 @@ def sha256(path: Path | str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def digest(*ingredients: Any) -> str:
+    """16 hexadecimal digits that name what something was made of: JSON-ready values, and others by their text."""
+    return hashlib.sha256(json.dumps(ingredients, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
 def project_root() -> Path:
     """The project's real root: ``DVC_ROOT`` where DVC runs a stage elsewhere (``dvc exp run --temp``), else here."""
     return Path(os.environ.get("DVC_ROOT") or ".").resolve()

@@ -73,7 +73,7 @@ def main() -> None:
         index = table.to_pandas()
         _check(index, data.max_quarantined)
         ok = (index["verdict"] == "ok").to_numpy()
-        likeness = duplicates.alike(_hash_bytes(index.loc[ok, "dhash"]), data.near_duplicate_bits)
+        likeness = duplicates.alike(duplicates.hash_bytes(index.loc[ok, "dhash"]), data.near_duplicate_bits)
         index["group"] = -1
         index.loc[ok, "group"] = likeness.group
         figures = audit.figures(index, likeness, listing.other)
@@ -165,11 +165,6 @@ def _check(index: pd.DataFrame, max_quarantined: float) -> None:
     for name, label in LABELS.items():
         if not ((index["label"] == label) & (index["verdict"] == "ok")).any():
             raise UserError(f"{ARCHIVE}: not one {name} image can be used; mend the archive")
-
-
-def _hash_bytes(hashes: pd.Series) -> duplicates.Hashes:
-    """Hexadecimal hashes as uint8, n × 32."""
-    return np.frombuffer(bytes.fromhex("".join(hashes)), np.uint8).reshape(-1, duplicates.HASH_BYTES)
 
 
 def _contact_sheet(faces: zipfile.ZipFile, images: pd.DataFrame) -> Image.Image:

@@ -18,6 +18,8 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Quality = Annotated[int, Field(ge=1, le=100)]
+SetName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 Model = Literal["resnet50", "densenet121"]
 Phase = Literal["baseline", "finetune"]
 Block = Literal["all", "conv1", "conv2", "conv3", "conv4", "conv5"]
@@ -164,11 +166,28 @@ class Score(Section):
     batch_size: Positive
 
 
+class Stress(Section):
+    """How test faces are spoilt; strengths as in :mod:`stages.faces.corruptions`, an empty list leaves a kind out."""
+
+    images_per_class: Positive | None
+    seed: Seed
+    jpeg: list[Quality]
+    blur: list[Annotated[float, Field(gt=0, le=16)]]
+    resize: list[Share]
+    noise: list[Annotated[float, Field(gt=0, le=128)]]
+    social: list[Quality]
+
+    def conditions(self) -> dict[str, list[float]]:
+        """The strengths of each kind, mildest first, as params.yaml lists them."""
+        return {kind: list(getattr(self, kind)) for kind in ("jpeg", "blur", "resize", "noise", "social")}
+
+
 class Evaluate(Section):
     """Figures from scores."""
 
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
     resamples: Annotated[int, Field(ge=100)]
+    max_error: Annotated[float, Field(gt=0, lt=0.5)]
     seed: Seed
 
 
@@ -190,6 +209,8 @@ class Params(Section):
     features: Features
     training: Training
     detectors: dict[Model, Detector]
+    external: dict[SetName, Annotated[str, Field(min_length=1)]]
+    stress: Stress
     score: Score
     evaluate: Evaluate
     tracking: Tracking
@@ -224,6 +245,10 @@ class Params(Section):
             )
         if self.weights.source == "auto" and self.data.source != "sample":
             raise ValueError("weights.source = auto is for the sample only; choose imagenet, random or folder")
+        for kind, strengths in self.stress.conditions().items():
+            if len(set(strengths)) < len(strengths):
+                listed = ", ".join(f"{strength:g}" for strength in strengths)
+                raise ValueError(f"stress.{kind} names one strength twice ({listed}); name each once")
         if self.split.method == "official" and self.split.near_duplicates == "group":
             raise ValueError(
                 "split.near_duplicates = group cannot move images between official splits; use drop or keep"

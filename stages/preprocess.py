@@ -5,15 +5,13 @@ re-encoded, since compression is evidence; the few images that TensorFlow would 
 EXIF-rotated, other formats) are stored as lossless PNG of the pixels that the index saw.
 """
 
-import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 from tqdm import tqdm
 
-from stages.errors import UserError, run
-from stages.faces import archive, image, manifest, shards
+from stages.errors import run
+from stages.faces import archive, manifest, records, shards
 from stages.faces.layout import SPLITS
 from stages.files import publish
 from stages.params import load
@@ -33,25 +31,12 @@ def main() -> None:
         summaries = {}
         for split in SPLITS:
             shuffled = images[images["split"] == split].sample(frac=1, random_state=params.split.seed)
-            records = tqdm(
-                read_records(faces, shuffled), total=len(shuffled), desc=f"{split} shards", unit="image", disable=None
+            found = tqdm(
+                records.read(faces, shuffled), total=len(shuffled), desc=f"{split} shards", unit="image", disable=None
             )
-            summaries[split] = shards.write(records, len(shuffled), folder, split, params.shards.images)
+            summaries[split] = shards.write(found, len(shuffled), folder, split, params.shards.images)
         shards.write_summary(folder, summaries)
     print("; ".join(f"{split}: {s['images']:,} images in {s['shards']} shards" for split, s in summaries.items()))
-
-
-def read_records(faces: zipfile.ZipFile, images: pd.DataFrame) -> Iterator[shards.Record]:
-    """The images (columns member, label, encoding) out of the archive, in their order, as they go into shards."""
-    for member, label, encoding in zip(images["member"], images["label"], images["encoding"], strict=True):
-        try:
-            data = archive.read(faces, member)
-            stored = data if encoding == "original" else image.encode_png(image.decode(data))
-        except (archive.MemberError, image.ImageError) as error:
-            raise UserError(
-                f"{ARCHIVE}: {member} is {error}, though the index found it sound; run `dvc repro` again"
-            ) from None
-        yield shards.Record(stored, label, member)
 
 
 if __name__ == "__main__":

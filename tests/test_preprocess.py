@@ -152,7 +152,7 @@ def test_a_damaged_member_stops_it_and_leaves_nothing_half_done(project, plain):
     data = plain["real/05.jpg"]
     archive = Path("data/raw/faces.zip")
     archive.write_bytes(archive.read_bytes().replace(data, data[:-9] + b"scribbled"))
-    with pytest.raises(UserError, match=r"faces.zip: real/05.jpg is damaged in the archive, though the index found"):
+    with pytest.raises(UserError, match=r"faces.zip: real/05.jpg is damaged in the archive, though it was found"):
         preprocess.main()
     assert written() == ["index.parquet", "manifest.csv", "raw"]
 

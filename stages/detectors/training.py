@@ -6,8 +6,6 @@ parameter never meets an old checkpoint.
 """
 
 import csv
-import hashlib
-import json
 import math
 import shutil
 import sys
@@ -19,7 +17,7 @@ import numpy as np
 
 from stages.backend import keras, tf
 from stages.errors import UserError
-from stages.files import project_root, publish
+from stages.files import digest, project_root, publish
 
 COLUMNS = ["epoch", "loss", "accuracy", "auc", "val_loss", "val_accuracy", "val_auc", "learning_rate", "seconds"]
 HISTORY = "history.csv"
@@ -59,8 +57,7 @@ def best_of(rows: list[Row]) -> Row:
 
 def scratch_folder(name: str, *ingredients: Any) -> Path:
     """The folder for what ``name`` (such as "densenet121-finetune") must remember, by a digest of its ingredients."""
-    digest = hashlib.sha256(json.dumps(ingredients, sort_keys=True, default=str).encode()).hexdigest()[:16]
-    return project_root() / ".scratch" / f"{name}-{digest}"
+    return project_root() / ".scratch" / f"{name}-{digest(*ingredients)}"
 
 
 def completed_epochs(scratch: Path) -> int:

@@ -87,10 +87,11 @@ def open_archive(path: Path | str) -> zipfile.ZipFile:
         raise UserError(f"{path} is not a sound zip file ({error}); fetch or pack it again") from None
 
 
-def listing(archive: zipfile.ZipFile) -> Listing:
+def listing(archive: zipfile.ZipFile, *, both: bool = True) -> Listing:
     """The faces in the archive, each with its label, its official split and, where it must not be read, the reason.
 
-    Raises :class:`UserError` if there are no faces, if one class is missing, or if there is too much of anything.
+    Raises :class:`UserError` if there are no faces, if one class is missing (with ``both``), or if there is too much of
+    anything.
     """
     path, infos = archive.filename or "the archive", archive.infolist()
     if len(infos) > MAX_MEMBERS:
@@ -104,7 +105,7 @@ def listing(archive: zipfile.ZipFile) -> Listing:
     if not faces:
         raise UserError(f"{path} has {len(infos):,} members and no faces; put images into folders named real and fake")
     for name, label in LABELS.items():
-        if not any(face.label == label for face in faces):
+        if both and not any(face.label == label for face in faces):
             raise UserError(f"{path} has {len(faces):,} images and none of them is {name}; add a folder named {name}")
     return Listing(faces, len(infos) - len(faces))
 

@@ -4,6 +4,7 @@ The hash is dHash with 256 bits (Pillow's luma, Lanczos to 17 × 16, one bit per
 of the 140k corpus the five known near-duplicates lie at 14 to 31 bits, and the next pair at 41.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +42,11 @@ def dhash(rgb: Pixels) -> str:
     import imagehash
 
     return str(imagehash.dhash(Image.fromarray(rgb), HASH_SIDE))
+
+
+def hash_bytes(hashes: Iterable[str]) -> Hashes:
+    """Hexadecimal hashes, as :func:`dhash` gives them, as uint8, n × 32."""
+    return np.frombuffer(bytes.fromhex("".join(hashes)), np.uint8).reshape(-1, HASH_BYTES)
 
 
 def alike(hashes: Hashes, bits: int) -> Likeness:

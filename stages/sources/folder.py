@@ -24,11 +24,12 @@ CHUNK = 1 << 20  # bytes
 MAX_EXPANSION = 100  # times its own size that a zip may unpack to; images hardly shrink, so more is a zip bomb
 
 
-def fetch(path: Path, archive: Path) -> dict[str, Any]:
+def fetch(path: Path, archive: Path, *, key: str = "data.folder.path", both: bool = True) -> dict[str, Any]:
     """Pack the folder, or copy the zip, at ``path`` into a zip at ``archive``; return provenance.
 
-    The same files give the same archive, byte for byte. Raises :class:`UserError` if ``path`` is missing, is neither a
-    folder nor a sound zip, cannot be read, or lacks one of the classes.
+    The same files give the same archive, byte for byte. ``key`` is the parameter that names ``path``. Raises
+    :class:`UserError` if ``path`` is missing, is neither a folder nor a sound zip, cannot be read, or lacks one of the
+    classes (with ``both``) or both of them (without).
     """
     if path.is_dir():
         counts, left_out = _pack(path.resolve(), archive)
@@ -42,8 +43,8 @@ def fetch(path: Path, archive: Path) -> dict[str, Any]:
                 f"{path} is not a sound zip ({error}); make it again, or name the folder it was made from"
             ) from None
     else:
-        raise UserError(f"{path} does not exist; set data.folder.path to a folder or .zip with real/ and fake/ in it")
-    require_classes(counts, str(path))
+        raise UserError(f"{path} does not exist; set {key} to a folder or .zip with real/ and fake/ in it")
+    require_classes(counts, str(path), both=both)
     return {"path": str(path), **summary(counts), **left_out}
 
 
@@ -52,14 +53,15 @@ def summary(counts: Counter[Place]) -> dict[str, Any]:
     return {"images": counts.total(), "counts": {str(place): counts[place] for place in sorted(counts, key=str)}}
 
 
-def require_classes(counts: Counter[Place], name: str) -> None:
-    """Raise :class:`UserError` about the source ``name`` unless ``counts``, by place, holds both classes."""
-    for kind in LABELS:
-        if not any(place.kind == kind for place in counts):
-            raise UserError(
-                f"{name} has no file in a folder named {kind}; it needs both classes, "
-                "files in real/ and files in fake/, alone or under train/, valid/ and test/"
-            )
+def require_classes(counts: Counter[Place], name: str, *, both: bool = True) -> None:
+    """Raise :class:`UserError` about the source ``name`` unless ``counts``, by place, holds both classes, or any."""
+    missing = [kind for kind in LABELS if not any(place.kind == kind for place in counts)]
+    if missing and (both or len(missing) == len(LABELS)):
+        needs = "both classes, files in real/ and files in fake/" if both else "files in real/ or in fake/"
+        raise UserError(
+            f"{name} has no file in a folder named {missing[0]}; it needs {needs}, "
+            "alone or under train/, valid/ and test/"
+        )
 
 
 def verify(archive: Path) -> Counter[Place]:

@@ -1,0 +1,158 @@
+"""The stage `score`: which images under which conditions, and that no forward pass is made twice."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from stages import score
+from stages.backend import keras
+from stages.detectors import assembly
+from stages.faces import shards
+
+SIDE, NAME = 40, "resnet50-baseline"
+SPLITS = {"valid": 4, "test": 9}
+STRESS = {"jpeg": [90, 40], "blur": [1.0], "resize": [], "noise": [20.0], "social": []}
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch, write_params, toy, float32, noise, png):
+    """A project with a toy detector, shards of dark reals and light fakes, and one external set of fakes."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+
+    def write(folder, splits, labels):
+        folder.mkdir(parents=True)
+        summaries = {}
+        for split, count in splits.items():
+            records = [
+                shards.Record(
+                    png(noise(n, SIDE, SIDE) // 2 + np.uint8(60 * labels[n % 2])), labels[n % 2], f"{split}/{n}"
+                )
+                for n in range(count)
+            ]
+            summaries[split] = shards.write(records, count, folder, split, 4)
+        shards.write_summary(folder, summaries)
+
+    write(Path("data/shards"), SPLITS, (0, 1))
+    write(Path("data/external"), {"other": 3}, (1, 1))
+    write_params(settings())
+    keras.utils.set_random_seed(1)
+    top = assembly.head(np.zeros(8), np.ones(8), 0.0)
+    top.get_layer("logit").set_weights([np.random.default_rng(0).normal(size=(8, 1)), np.zeros(1)])
+    assembly.save(toy, toy.backbone(), top, Path(f"data/models/{NAME}.keras"))
+
+
+def settings(**changes):
+    stress = {**STRESS, "images_per_class": 2, **changes}
+    return {
+        "image.size": SIDE,
+        "image.crop": 32,
+        "score.batch_size": 4,
+        **{f"stress.{key}": value for key, value in stress.items()},
+    }
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """The conditions that cost a forward pass, in order."""
+    made, forward = [], score.forward
+
+    def counted(network, way, *others):
+        made.append((way.split, way.condition))
+        return forward(network, way, *others)
+
+    monkeypatch.setattr(score, "forward", counted)
+    return made
+
+
+@pytest.fixture
+def scored(project, command):
+    """A function that runs the stage and gives its table."""
+
+    def scored():
+        command(score.main, *NAME.split("-"))
+        return pd.read_parquet(f"data/scores/{NAME}.parquet")
+
+    return scored
+
+
+def test_every_image_is_scored_clean_and_the_first_of_each_class_spoilt(scored):
+    counts = scored().groupby(["split", "condition"]).size().to_dict()
+    assert counts == {
+        ("valid", "clean"): 4,
+        ("test", "clean"): 9,
+        ("external/other", "clean"): 3,
+        ("test", "jpeg 90"): 4,
+        ("test", "jpeg 40"): 4,
+        ("test", "blur 1"): 4,
+        ("test", "noise 20"): 4,
+    }
+    table = scored()
+    spoilt = table[table["condition"] == "blur 1"]
+    assert dict(zip(spoilt["member"], spoilt["label"], strict=True)) == {f"test/{n}": n % 2 for n in range(4)}
+    clean = table[(table["split"] == "test") & (table["condition"] == "clean")].set_index("member")["logit"]
+    assert (np.abs(spoilt["logit"].to_numpy() - clean[spoilt["member"]].to_numpy()) > 1e-3).all()
+
+
+def test_what_is_spoilt_is_what_the_corruptions_make(scored, noise):
+    from stages.backend import tf
+    from stages.faces import corruptions
+
+    row = scored().query("condition == 'jpeg 40' and member == 'test/1'").iloc[0]
+    face = tf.constant((noise(1, SIDE, SIDE) // 2 + np.uint8(60)).astype(np.float32))
+    spoilt = corruptions.corrupt(face, "jpeg", 40, tf.constant([0, 0]))
+    logit = assembly.with_logits(assembly.load(Path(f"data/models/{NAME}.keras")))(spoilt[None])
+    assert row["logit"] == pytest.approx(float(logit[0, 0]), abs=1e-4)
+
+
+def test_an_empty_limit_spoils_all(scored, write_params):
+    write_params(settings(images_per_class=None))
+    assert (scored()["condition"] == "blur 1").sum() == SPLITS["test"]
+
+
+def test_a_new_strength_costs_its_own_pass_and_no_other(scored, write_params, passes):
+    before = scored()
+    assert len(passes) == 7
+    passes.clear()
+    again = scored()
+    assert passes == []
+    pd.testing.assert_frame_equal(before, again)
+    write_params(settings(jpeg=[90, 40, 10], blur=[]))
+    table = scored()
+    assert passes == [("test", "jpeg 10")]
+    assert "blur 1" not in set(table["condition"])
+
+
+def test_another_seed_changes_the_noise_and_another_model_everything(scored, write_params, passes, toy):
+    first = scored()
+    write_params(settings(seed=99))
+    second = scored()
+    changed = first["logit"] != second["logit"]
+    assert set(first.loc[changed, "condition"]) == {"noise 20"}
+    passes.clear()
+    keras.utils.set_random_seed(2)
+    top = assembly.head(np.zeros(8), np.ones(8), 0.0)
+    assembly.save(toy, toy.backbone(), top, Path(f"data/models/{NAME}.keras"))
+    scored()
+    assert len(passes) == 7
+
+
+def test_a_run_that_is_stopped_goes_on_where_it_was(scored, passes, monkeypatch):
+    forward = score.forward
+
+    def stopped(network, way, *others):
+        if way.condition == "jpeg 40":
+            raise KeyboardInterrupt
+        return forward(network, way, *others)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(score, "forward", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            scored()
+    assert not Path(f"data/scores/{NAME}.parquet").exists()
+    done = len(passes)
+    scored()
+    assert done == 4
+    assert len(passes) == 7
