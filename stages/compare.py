@@ -1,23 +1,28 @@
 """Stage `compare`: which detector is best, and is its lead real.
 
-Reads, for each detector of ``models`` in params.yaml, ``metrics/detectors/M-P.json``, ``data/scores/M-P.parquet`` and
-``data/models/M-P.keras``.
+Reads, for each detector of ``models`` in params.yaml, ``metrics/detectors/M-P.json``, ``data/scores/M-P.parquet``,
+``plots/M-P/external.csv`` and ``data/models/M-P.keras``.
 The champion is the one with the best AUC on the *validation* images: to choose on the test images and report on them
-would flatter it. All figures shown are of the test images. Writes ``metrics/leaderboard.json``,
-``plots/leaderboard.csv``, ``plots/leaderboard.png`` and ``data/champion.keras``, a copy of the best detector. Being
-DVC's, that copy is absent from a fresh clone: so the stage runs there, and shows and tracks what the clone has made,
-even if all figures are those that git brought along.
+would flatter it. All figures shown are of the test images. Writes
+
+- ``metrics/leaderboard.json``, ``plots/leaderboard.csv`` and ``plots/leaderboard.png``;
+- ``plots/differences.csv``: every pair of detectors, and whether their difference is real;
+- ``plots/cross_generator.csv``: all detectors on the test images and on other people's faces;
+- ``data/champion.keras``, a copy of the best detector. Being DVC's, it is absent from a fresh clone: so the stage runs
+  there, and shows and tracks what the clone has made, even if all figures are those that git brought along.
 """
 
 import shutil
 from collections.abc import Sequence
-from typing import get_args
+from itertools import combinations
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
+from statsmodels.stats.multitest import multipletests
 
 from stages import tracking
 from stages.errors import UserError, run
@@ -42,27 +47,36 @@ SHOWN = [
     "n_valid",
 ]
 
+CROSS = [
+    *["n_real", "n_fake"],
+    *[
+        f"{figure}{end}"
+        for figure in ("roc_auc", "recall_fake", "false_positive_rate")
+        for end in ("", "_low", "_high")
+    ],
+    *["average_precision", "accuracy", "eer", "answered", "wrong_when_answered", "ece", "brier"],
+]
+
 CHAMPION = "data/champion.keras"
 
-NEXT = f"""Made: {CHAMPION}, metrics/leaderboard.json, plots/leaderboard.csv, plots/leaderboard.png.
+NEXT = f"""Made: {CHAMPION}, metrics/leaderboard.json, and in plots/: leaderboard.csv, leaderboard.png, differences.csv
+      and cross_generator.csv.
 Next: dvc plots show     every curve of every detector, in dvc_plots/index.html
       dvc metrics show   all figures;  dvc metrics diff  what changed since the last commit
       make ui            the runs in MLflow"""
 
 
-def leaderboard(models: Sequence[Model], confidence: float) -> pd.DataFrame:
-    """The detectors' metrics and the interval of the accuracy, a row a detector.
+def leaderboard(models: Sequence[Model]) -> pd.DataFrame:
+    """The detectors' metrics, a row a detector.
 
     The best validation AUC comes first; of equals, the detector named first in params.yaml.
     """
-    rows = []
-    for model in models:
-        for phase in get_args(Phase):
-            metrics = read_json(f"metrics/detectors/{model}-{phase}.json")
-            hits = round(metrics["accuracy"] * metrics["n"])
-            low, high = intervals.of_share(hits, metrics["n"], confidence)
-            named = {"detector": f"{model}-{phase}", "model": model, "phase": phase}
-            rows.append(named | metrics | {"accuracy_low": low, "accuracy_high": high})
+    rows = [
+        {"detector": f"{model}-{phase}", "model": model, "phase": phase}
+        | read_json(f"metrics/detectors/{model}-{phase}.json")
+        for model in models
+        for phase in get_args(Phase)
+    ]
     return pd.DataFrame(rows).sort_values("valid_roc_auc", ascending=False, kind="stable", ignore_index=True)
 
 
@@ -78,41 +92,77 @@ def same_images(detectors: list[str]) -> list[Scores]:
     return scores
 
 
-def lead_of(first: Scores, second: Scores, thresholds: list[float], params: Evaluate) -> dict[str, float]:
-    """The champion's lead over the runner-up in AUC, its interval, and McNemar's p for their accuracies."""
-    low, high = intervals.of_auc_lead(
-        first.label,
-        first.score,
-        second.score,
-        confidence=params.confidence,
-        resamples=params.resamples,
-        seed=params.seed,
-    )
-    right, other_right = (
-        figures.correct(scores.label, scores.score, threshold)
-        for scores, threshold in zip((first, second), thresholds, strict=True)
-    )
-    return {
-        "lead_over_second": figures.roc_auc(first.label, first.score) - figures.roc_auc(second.label, second.score),
-        "lead_over_second_low": low,
-        "lead_over_second_high": high,
-        "mcnemar_p": intervals.same_accuracy_p(right, other_right),
-    }
+def differences(scores: list[Scores], table: pd.DataFrame, params: Evaluate) -> pd.DataFrame:
+    """Every pair of detectors, the one that leads on the leaderboard first: lead in AUC, its interval, p-values.
+
+    ``mcnemar_p``: McNemar's test of their accuracies; ``mcnemar_p_holm``: the same, corrected for having looked at all
+    pairs (Holm 1979). ``real``: the interval of the lead leaves out 0.
+    """
+    rows = []
+    for (first, one), (second, other) in combinations(enumerate(scores), 2):
+        low, high = intervals.of_auc_lead(
+            one.label,
+            one.score,
+            other.score,
+            confidence=params.confidence,
+            resamples=params.resamples,
+            seed=params.seed,
+        )
+        right, other_right = (
+            figures.correct(scored.label, scored.score, table["threshold"][place])
+            for scored, place in ((one, first), (other, second))
+        )
+        names = table["detector"][first], table["detector"][second]
+        rows.append(
+            {
+                "pair": " over ".join(names),
+                "first": names[0],
+                "second": names[1],
+                "lead": figures.roc_auc(one.label, one.score) - figures.roc_auc(other.label, other.score),
+                "lead_low": low,
+                "lead_high": high,
+                "real": low > 0 or high < 0,
+                "mcnemar_p": intervals.same_accuracy_p(right, other_right),
+                "n": len(one.label),
+            }
+        )
+    pairs = pd.DataFrame(rows)
+    return pairs.assign(mcnemar_p_holm=multipletests(pairs["mcnemar_p"], method="holm")[1])
 
 
-def sentence(champion: str, second: str, lead: dict[str, float], confidence: float) -> str:
-    """Whether the lead is real, for people."""
-    if lead["lead_over_second_low"] > 0:
+def sentence(pair: dict[Any, Any], confidence: float) -> str:
+    """Whether the champion's lead is real, for people."""
+    champion, second = pair["first"], pair["second"]
+    if pair["lead_low"] > 0:
         verdict = f"{champion} is truly ahead of {second}"
-    elif lead["lead_over_second_high"] < 0:
+    elif pair["lead_high"] < 0:
         verdict = f"{champion} led {second} on the validation images, but is truly behind it on the test images"
     else:
         verdict = f"The difference between {champion} and {second} may be chance"
     return (
-        f"{verdict}: AUC {lead['lead_over_second']:+.4f}, {confidence * 100:g} % interval "
-        f"{lead['lead_over_second_low']:+.4f} to {lead['lead_over_second_high']:+.4f} "
-        f"(paired, on the same test images); McNemar's p for the accuracies is {lead['mcnemar_p']:.2g}."
+        f"{verdict}: AUC {pair['lead']:+.4f}, {confidence * 100:g} % interval {pair['lead_low']:+.4f} to "
+        f"{pair['lead_high']:+.4f} (paired, on the same test images); McNemar's p for the accuracies is "
+        f"{pair['mcnemar_p']:.2g}."
     )
+
+
+def others(pairs: pd.DataFrame) -> str:
+    """Of the other pairs, which differences are real, for people; empty where there are none."""
+    rest = pairs.iloc[1:]
+    if rest.empty:
+        return ""
+    chance = [f"{pair.first} and {pair.second}" for pair in rest[~rest["real"]].itertuples()]
+    if not chance:
+        return "The differences of all other pairs are real."
+    return f"Of the other pairs, only these may differ by chance: {'; '.join(chance)}."
+
+
+def cross_generator(detectors: list[str]) -> pd.DataFrame:
+    """The figures of every detector on every set, a row each, the test images first."""
+    tables = [pd.read_csv(f"plots/{name}/external.csv").assign(detector=name) for name in detectors]
+    table = pd.concat(tables, ignore_index=True)
+    order = pd.Categorical(table["set"], table["set"].unique(), ordered=True)
+    return table[["set", "detector", *CROSS]].iloc[np.argsort(order.codes, kind="stable")]
 
 
 def show(table: pd.DataFrame, confidence: float) -> None:
@@ -135,30 +185,66 @@ def show(table: pd.DataFrame, confidence: float) -> None:
     Console().print(board)
 
 
+def show_elsewhere(table: pd.DataFrame, confidence: float) -> None:
+    """Print what the detectors are worth on other people's faces, if there are any."""
+    if table["set"].nunique() == 1:
+        return
+    board = Table(
+        box=SIMPLE,
+        pad_edge=False,
+        collapse_padding=True,
+        title=f"At the same thresholds, on other people's faces, with {confidence * 100:g} % intervals",
+    )
+    for column in ("Set (real/fake)", "Detector"):
+        board.add_column(column, no_wrap=True)
+    for column in ("AUC", "Fakes found", "Reals called fake"):
+        board.add_column(column, justify="right")
+    for row in table.to_dict("records"):
+        cells = (
+            f"{row[f]:.3f} ({row[f'{f}_low']:.2f}–{row[f'{f}_high']:.2f})" if row[f] == row[f] else "–"
+            for f in ("roc_auc", "recall_fake", "false_positive_rate")
+        )
+        board.add_row(f"{row['set']} ({row['n_real']}/{row['n_fake']})", row["detector"], *cells)
+    Console().print(board)
+
+
 def main() -> None:
     """Compare all detectors."""
     params = load()
     confidence = params.evaluate.confidence
-    table = leaderboard(params.models, confidence)
-    scores = same_images(list(table["detector"]))
-    lead = lead_of(scores[0], scores[1], list(table["threshold"][:2]), params.evaluate)
+    table = leaderboard(params.models)
+    detectors = list(table["detector"])
+    pairs = differences(same_images(detectors), table, params.evaluate)
+    elsewhere = cross_generator(detectors)
 
-    champion, second = table.to_dict("records")[:2]
+    champion, lead = table.to_dict("records")[0], pairs.to_dict("records")[0]
     shown = {key: champion[key] for key in [*SHOWN[3:], "threshold", "loss", "eer"]}
     write_json(
         "metrics/leaderboard.json",
-        {"champion": champion["detector"], **shown, "second": second["detector"], **lead},
+        {
+            "champion": champion["detector"],
+            **shown,
+            "second": lead["second"],
+            **{f"lead_over_second{end}": lead[f"lead{end}"] for end in ("", "_low", "_high")},
+            "mcnemar_p": lead["mcnemar_p"],
+        },
     )
-    with publish("plots/leaderboard.csv") as part:
-        table[SHOWN].to_csv(part, index=False, float_format="%.6g")
+    for name, content in {
+        "leaderboard": table[SHOWN],
+        "differences": pairs,
+        "cross_generator": elsewhere,
+    }.items():
+        with publish(f"plots/{name}.csv") as part:
+            content.to_csv(part, index=False, float_format="%.6g")
     with publish("plots/leaderboard.png") as part:
         drawing.leaderboard(table, confidence, part)
     with publish(CHAMPION) as part:
         shutil.copyfile(f"data/models/{champion['detector']}.keras", part)
 
     show(table, confidence)
-    print(sentence(champion["detector"], second["detector"], lead, confidence))
+    print(sentence(lead, confidence), others(pairs))
     print("The champion was chosen by its AUC on the validation images; the figures are of the test images.")
+    show_elsewhere(elsewhere, confidence)
     tracking.mirror(params)
     print(NEXT)
 

@@ -1,47 +1,159 @@
 """Stage `evaluate`: every figure of one detector, from its scores alone.
 
-Reads ``data/scores/M-P.parquet`` and ``data/models/M-P.json``, the training record. Chooses the threshold on the
-validation images; all figures are of the test images. Writes ``metrics/detectors/M-P.json`` and, in ``plots/M-P/``,
-``roc.csv``, ``pr.csv``, ``scores.csv`` (histogram), ``confusion.csv`` and ``report.csv``. Takes seconds; no TensorFlow.
+Reads ``data/scores/M-P.parquet`` and ``data/models/M-P.json``, the training record. Everything that is chosen (the
+thresholds, the calibration) is chosen on the validation images; every figure is of other images. Writes
+
+- ``data/calibration/M-P.json``: how to read the detector's logits, for whatever shows a probability to a person;
+- ``metrics/detectors/M-P.json``: the figures of the test images;
+- in ``plots/M-P/``, of the test images ``roc.csv``, ``pr.csv``, ``scores.csv`` (histogram), ``confusion.csv``,
+  ``report.csv`` (per class), ``operating_points.csv``, ``answers.csv`` (real, uncertain, fake) and ``reliability.csv``;
+- there too, one row a condition with all figures and intervals: ``robustness.csv`` (the same test images, spoilt) and
+  ``external.csv`` (the test images, then other people's faces).
+
+Takes seconds; no TensorFlow.
 """
 
 import argparse
+import math
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, get_args
+
+import numpy as np
+import pandas as pd
 
 from stages.errors import run
 from stages.files import publish, read_json, write_json
 from stages.params import Evaluate, Model, Phase, load
-from stages.scoring import curves, figures, intervals, thresholds
-from stages.scoring.scores import Scores, read
+from stages.scoring import calibration, curves, figures, intervals, scores, thresholds
+from stages.scoring.calibration import Calibration
+from stages.scoring.scores import Scores
+
+# What the metrics file has of the test images: short, for each is a column of `dvc exp show`. The tables have the rest.
+METRICS = [
+    "n",
+    "roc_auc",
+    "roc_auc_low",
+    "roc_auc_high",
+    "average_precision",
+    "accuracy",
+    "accuracy_low",
+    "accuracy_high",
+    "recall_real",
+    "recall_fake",
+    "f1_fake",
+    "eer",
+    "tpr_at_fpr_1pct",
+    "ece",
+    "brier",
+    "loss",
+]
+FALSE_POSITIVE_RATES = {"FPR 5 %": 0.05, "FPR 1 %": 0.01, "FPR 0.1 %": 0.001}
 
 
-def figures_of(test: Scores, valid: Scores, threshold: float, params: Evaluate) -> dict[str, float]:
-    """The metrics of one detector: short and flat, for each is a column of `dvc exp show`.
+def figures_of(images: Scores, reading: Calibration, strict: float, params: Evaluate) -> dict[str, float]:
+    """All figures of some images, with intervals; NaN where a class that one needs is missing.
 
-    ``n`` test images, ``n_real`` and ``n_fake`` of them, are behind all figures but ``valid_roc_auc``, which is of the
-    ``n_valid`` validation images, as is the choice of the threshold.
+    ``accuracy``, ``recall_real``, ``recall_fake``, ``precision_fake`` and ``f1_fake`` are at the validation threshold.
+    ``tpr_at_fpr_1pct`` is the recall of fakes, and ``fpr_at_fpr_1pct`` the share of reals called fake, at ``strict``,
+    the threshold for 1 % of the validation reals. ``answered``: the share that is not "uncertain";
+    ``wrong_when_answered``: the share of those that is mistaken. ``ece`` and ``brier`` are of the calibrated
+    probability.
     """
-    auc_low, auc_high = intervals.of_auc(
-        test.label, test.score, confidence=params.confidence, resamples=params.resamples, seed=params.seed
-    )
-    by_class = figures.by_class(test.label, test.score, threshold)
+    label, score = images.label, images.score
+    settings: Any = {"confidence": params.confidence, "resamples": params.resamples, "seed": params.seed}
+    right = figures.correct(label, score, reading.threshold)
+    real, fake = label == 0, label == 1
+    by_class = figures.by_class(label, score, reading.threshold)
+    verdict = reading.verdict(images.logit)
+    answered = verdict != "uncertain"
+    probability = reading.probability(images.logit)
     return {
-        "n": len(test.label),
-        "n_real": by_class["real"]["n"],
-        "n_fake": by_class["fake"]["n"],
-        "roc_auc": figures.roc_auc(test.label, test.score),
-        "roc_auc_low": auc_low,
-        "roc_auc_high": auc_high,
-        "average_precision": figures.average_precision(test.label, test.score),
-        "eer": figures.equal_error_rate(test.label, test.score),
-        "loss": figures.loss(test.label, test.logit),
-        "threshold": threshold,
-        "accuracy": float(figures.correct(test.label, test.score, threshold).mean()),
-        "accuracy_at_half": float(figures.correct(test.label, test.score, 0.5).mean()),
-        **{f"{figure}_{name}": by_class[name][figure] for name in by_class for figure in ("precision", "recall", "f1")},
-        "n_valid": len(valid.label),
-        "valid_roc_auc": figures.roc_auc(valid.label, valid.score),
+        "n": len(label),
+        "n_real": int(real.sum()),
+        "n_fake": int(fake.sum()),
+        "roc_auc": figures.roc_auc(label, score),
+        **ends("roc_auc", intervals.of_auc(label, score, **settings)),
+        "average_precision": figures.average_precision(label, score),
+        **ends("average_precision", intervals.of_average_precision(label, score, **settings)),
+        **share("accuracy", right, params),
+        **share("recall_real", right[real], params),
+        **share("recall_fake", right[fake], params),
+        **share("false_positive_rate", ~right[real], params),
+        "precision_fake": by_class["fake"]["precision"],
+        "f1_fake": by_class["fake"]["f1"],
+        "eer": figures.equal_error_rate(label, score),
+        **share("tpr_at_fpr_1pct", score[fake] >= strict, params),
+        **share("fpr_at_fpr_1pct", score[real] >= strict, params),
+        **share("answered", answered, params),
+        **share("wrong_when_answered", (verdict != np.where(fake, "fake", "real"))[answered], params),
+        "ece": figures.expected_calibration_error(label, probability),
+        "brier": figures.brier(label, probability),
+        "loss": figures.loss(label, images.logit),
     }
+
+
+def share(name: str, hits: "np.ndarray[Any, np.dtype[np.bool_]]", params: Evaluate) -> dict[str, float]:
+    """A share of images and Wilson's interval; NaN where there are none."""
+    interval = intervals.of_share(int(hits.sum()), len(hits), params.confidence)
+    return {name: float(hits.mean()) if len(hits) else math.nan, **ends(name, interval)}
+
+
+def ends(name: str, interval: intervals.Interval) -> dict[str, float]:
+    """The columns of an interval."""
+    return {f"{name}_low": interval[0], f"{name}_high": interval[1]}
+
+
+def operating_points(valid: Scores, test: Scores, threshold: float, params: Evaluate) -> pd.DataFrame:
+    """``point, threshold, supported, …``: thresholds chosen on the validation images, judged on the test images.
+
+    A false positive rate is ``supported`` where there are enough validation reals to promise it for new faces. Where
+    there are not, the threshold is the strictest that they can justify: above all of them.
+    """
+    real = valid.score[valid.label == 0]
+    points = {"best balanced accuracy": threshold, "0.5": 0.5}
+    points["equal error rate"] = thresholds.of_equal_error(valid.label, valid.score)
+    points |= {name: thresholds.of_false_positive_rate(real, rate) for name, rate in FALSE_POSITIVE_RATES.items()}
+    rows = []
+    for name, chosen in points.items():
+        cut = chosen if math.isfinite(chosen) else float(np.nextafter(real.max(), np.inf))
+        called = test.score >= cut
+        rows.append(
+            {
+                "point": name,
+                "threshold": cut,
+                "supported": math.isfinite(chosen),
+                "n_valid_real": len(real),
+                **share("true_positive_rate", called[test.label == 1], params),
+                **share("false_positive_rate", called[test.label == 0], params),
+                "n_fake": int((test.label == 1).sum()),
+                "n_real": int((test.label == 0).sum()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def robustness(path: Path, test: Scores, *rest: Any) -> Iterator[dict[str, Any]]:
+    """``corruption, level, strength`` and the figures: each kind's rows begin with the same images as they are."""
+    kinds: dict[str, list[str]] = {}
+    for split, condition in scores.conditions(path):
+        if split == "test" and condition != "clean":
+            kinds.setdefault(condition.split()[0], []).append(condition)
+    for kind, conditions in kinds.items():
+        spoilt = {condition.split()[1]: scores.read(path, "test", condition) for condition in conditions}
+        clean = test.of(next(iter(spoilt.values())).member)
+        for level, images in {"clean": clean, **spoilt}.items():
+            strength = math.nan if level == "clean" else float(level)
+            named = {"corruption": kind, "level": level, "strength": strength}
+            yield named | figures_of(images, *rest)
+
+
+def external(path: Path, test: Scores, *rest: Any) -> Iterator[dict[str, Any]]:
+    """``set`` and the figures: the test images, then each external set."""
+    yield {"set": "test", **figures_of(test, *rest)}
+    for split, _ in scores.conditions(path):
+        if split.startswith("external/"):
+            yield {"set": split.removeprefix("external/"), **figures_of(scores.read(path, split), *rest)}
 
 
 def main() -> None:
@@ -53,31 +165,61 @@ def main() -> None:
     name = f"{arguments.model}-{arguments.phase}"
     params = load().evaluate
 
-    valid = read(f"data/scores/{name}.parquet", "valid")
-    test = read(f"data/scores/{name}.parquet", "test")
+    path = Path(f"data/scores/{name}.parquet")
+    valid, test = scores.read(path, "valid"), scores.read(path, "test")
     record = read_json(f"data/models/{name}.json")
 
     threshold = thresholds.best_balanced(valid.label, valid.score)
-    metrics: dict[str, Any] = {
-        **figures_of(test, valid, threshold, params),
-        "weights": record["weights"]["source"],
-        "device": record["device"],
-    }
+    reading = calibration.fit(valid.label, valid.logit, threshold, params.max_error)
+    points = operating_points(valid, test, threshold, params)
+    strict = float(points.set_index("point")["threshold"]["FPR 1 %"])
+    elsewhere = list(external(path, test, reading, strict, params))
     tables = {
         "roc": curves.roc(test.label, test.score),
         "pr": curves.precision_recall(test.label, test.score),
         "scores": curves.histogram(test.label, test.score),
         "confusion": curves.confusion(test.label, test.score, threshold),
         "report": curves.report(test.label, test.score, {"validation": threshold, "0.5": 0.5}),
+        "operating_points": points,
+        "answers": curves.answers(test.label, reading.verdict(test.logit)),
+        "reliability": curves.reliability(
+            test.label, {"raw": test.score, "calibrated": reading.probability(test.logit)}
+        ),
+        "robustness": pd.DataFrame(
+            robustness(path, test, reading, strict, params),
+            columns=["corruption", "level", "strength", *list(elsewhere[0])[1:]],
+        ),
+        "external": pd.DataFrame(elsewhere),
+    }
+    metrics: dict[str, Any] = {
+        **{figure: elsewhere[0][figure] for figure in METRICS},
+        "accuracy_at_half": float(figures.correct(test.label, test.score, 0.5).mean()),
+        "threshold": threshold,
+        "n_valid": len(valid.label),
+        "valid_roc_auc": figures.roc_auc(valid.label, valid.score),
+        "weights": record["weights"]["source"],
+        "device": record["device"],
     }
     for plot, table in tables.items():
         with publish(f"plots/{name}/{plot}.csv") as part:
             table.to_csv(part, index=False, float_format="%.6g")
+    calibration.write(f"data/calibration/{name}.json", reading)
     write_json(f"metrics/detectors/{name}.json", metrics)
+    summarise(name, metrics, points)
+
+
+def summarise(name: str, metrics: dict[str, Any], points: pd.DataFrame) -> None:
+    """The main figures in a sentence, and what the validation images are too few for."""
     print(
         f"{name}: AUC {metrics['roc_auc']:.4f} ({metrics['roc_auc_low']:.4f} to {metrics['roc_auc_high']:.4f}), "
-        f"accuracy {metrics['accuracy']:.4f} at threshold {threshold:.3g}, on {metrics['n']:,} test images"
+        f"accuracy {metrics['accuracy']:.4f} at threshold {metrics['threshold']:.3g}, "
+        f"on {metrics['n']:,} test images; calibrated within {metrics['ece']:.3f} on average"
     )
+    if unsupported := list(points.loc[~points["supported"], "point"]):
+        print(
+            f"note: {points['n_valid_real'][0]} real validation images cannot promise {' or '.join(unsupported)} for "
+            "new faces: the threshold lies above all of them, and operating_points.csv has the rate on the test images"
+        )
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,14 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     params["evaluate"]["resamples"] = 200
     yaml.dump(params, tmp_path / "params.yaml")
 
-    def detector(name: str, *, valid: float, test: float, seed: int = 0, images: int = 80) -> None:
-        """``valid`` and ``test``: how far apart the classes' scores lie in each split."""
+    def detector(
+        name: str, *, valid: float, test: float, seed: int = 0, images: int = 80, other: float | None = None
+    ) -> None:
+        """``valid``, ``test``: how far apart the classes' scores lie in each split; ``other``: in an external set."""
         random = np.random.default_rng(seed)
         parts = []
-        for split, distance in (("valid", valid), ("test", test)):
+        distances = {"valid": valid, "test": test} | ({"external/other": other} if other is not None else {})
+        for split, distance in distances.items():
             label = (np.arange(images) % 2).astype(np.int8)
             logit = (random.normal(size=images) + distance * (label - 0.5)).astype(np.float32)
             member = [f"{split}/{number:03}.jpg" for number in range(images)]
@@ -139,7 +143,7 @@ def test_it_prints_the_leaderboard_what_it_made_and_what_comes_next(
     assert f"{auc:.4f}" in said
     assert said.index("resnet50-finetune") < said.index("resnet50-baseline")
     for path in ("metrics/leaderboard.json", "plots/leaderboard.csv", "plots/leaderboard.png"):
-        assert path in said
+        assert Path(path).name in said
         assert Path(path).stat().st_size > 0
     assert "dvc plots show" in said
 
@@ -169,3 +173,59 @@ def test_detectors_of_models_that_params_no_longer_names_are_left_out(write: Wri
         write(name, valid=5 if "densenet" in name else 1, test=1)
     compare.main()
     assert set(pd.read_csv("plots/leaderboard.csv")["model"]) == {"resnet50"}
+
+
+def test_every_pair_is_compared_and_its_p_value_corrected_for_all(write: Write, tmp_path: Path) -> None:
+    yaml = YAML()
+    params = yaml.load(tmp_path / "params.yaml")
+    params["models"] = ["resnet50", "densenet121"]
+    yaml.dump(params, tmp_path / "params.yaml")
+    strengths = {
+        "densenet121-finetune": 4,
+        "resnet50-finetune": 2.5,
+        "densenet121-baseline": 1.0,
+        "resnet50-baseline": 0.5,
+    }
+    for seed, (name, strength) in enumerate(strengths.items()):
+        write(name, valid=strength, test=strength, seed=seed)
+    compare.main()
+    pairs = pd.read_csv("plots/differences.csv")
+    order = list(strengths)
+    assert list(zip(pairs["first"], pairs["second"], strict=True)) == list(combinations(order, 2))
+    auc = pd.read_csv("plots/leaderboard.csv").set_index("detector")["roc_auc"]
+    for pair in pairs.itertuples():
+        assert pair.lead == pytest.approx(auc[pair.first] - auc[pair.second], abs=1e-5)
+        assert pair.lead_low <= pair.lead <= pair.lead_high
+        assert pair.real == (pair.lead_low > 0 or pair.lead_high < 0)
+    # Holm: the smallest p times 6, the next times 5 and so on, never below the one before.
+    raw = np.sort(pairs["mcnemar_p"])
+    holm = np.minimum(np.maximum.accumulate(raw * np.arange(6, 0, -1)), 1)
+    assert np.sort(pairs["mcnemar_p_holm"]) == pytest.approx(holm, rel=1e-4)
+    assert pairs["real"].iloc[0]
+
+
+def test_all_detectors_are_shown_on_other_peoples_faces(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    write("resnet50-baseline", valid=1, test=1, other=0)
+    write("resnet50-finetune", valid=3, test=3, other=1)
+    capsys.readouterr()
+    compare.main()
+    table = pd.read_csv("plots/cross_generator.csv")
+    assert list(zip(table["set"], table["detector"], strict=True)) == [
+        ("test", "resnet50-finetune"),
+        ("test", "resnet50-baseline"),
+        ("other", "resnet50-finetune"),
+        ("other", "resnet50-baseline"),
+    ]
+    own = pd.read_csv("plots/resnet50-finetune/external.csv").set_index("set")
+    assert table["recall_fake"][2] == own.loc["other", "recall_fake"]
+    said = capsys.readouterr().out
+    assert "At the same thresholds, on other people's faces" in said
+    assert "other (40/40)" in said
+
+
+def test_without_external_sets_nothing_is_said_of_them(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    write("resnet50-baseline", valid=1, test=1)
+    write("resnet50-finetune", valid=3, test=3)
+    compare.main()
+    assert "other people's faces" not in capsys.readouterr().out
+    assert set(pd.read_csv("plots/cross_generator.csv")["set"]) == {"test"}

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,19 @@ import vl_convert
 from dvc_render.vega import VegaRenderer
 from ruamel.yaml import YAML
 
-from stages.scoring import curves
+from stages import evaluate
+from stages.params import Evaluate
+from stages.scoring import calibration, curves, thresholds
+from stages.scoring.scores import Scores
 
 ROOT = Path(__file__).parents[1]
 TEMPLATES = ROOT / ".dvc/plots"
 VEGA_LITE = "5.21"
 DETECTORS = ("resnet50-baseline", "resnet50-finetune", "densenet121-baseline", "densenet121-finetune")
 ENDS = {"_low": -0.04, "_high": 0.04}
-OVERLAYS = ("detectors", "detectors_square", "leaderboard")
-PANELS = ("histogram", "confusion_counts", "report")
+OVERLAYS = ("detectors", "detectors_square", "leaderboard", "dots", "robustness", "reliability")
+PANELS = ("histogram", "confusion_counts", "report", "answers")
+SETTINGS = Evaluate(confidence=0.95, resamples=100, max_error=0.05, seed=0)
 COLOURS = ("#56b4e9", "#d55e00", "#009e73", "#cc79a7")
 DVC_YAML = YAML(typ="safe").load(ROOT / "dvc.yaml")
 FIGURES = {title: props for figure in DVC_YAML["plots"] for title, props in figure.items()}
@@ -44,10 +49,31 @@ def tables() -> dict[str, pd.DataFrame]:
         found[f"plots/{name}/scores.csv"] = curves.histogram(label, score)
         found[f"plots/{name}/confusion.csv"] = curves.confusion(label, score, 0.4)
         found[f"plots/{name}/report.csv"] = curves.report(label, score, {"validation": 0.4, "0.5": 0.5})
+        logit = np.log(score / (1 - score))
+        threshold = thresholds.best_balanced(label, score)
+        reading = calibration.fit(label, logit, threshold, 0.05)
+        images = Scores(np.arange(200).astype(np.str_), label, logit, score)
+        every = evaluate.figures_of(images, reading, 0.9, SETTINGS)
+        found[f"plots/{name}/answers.csv"] = curves.answers(label, reading.verdict(logit))
+        probabilities = {"raw": score, "calibrated": reading.probability(logit)}
+        found[f"plots/{name}/reliability.csv"] = curves.reliability(label, probabilities)
+        found[f"plots/{name}/operating_points.csv"] = evaluate.operating_points(images, images, threshold, SETTINGS)
+        levels = [("jpeg", "clean"), ("jpeg", "90"), ("jpeg", "50"), ("blur", "clean"), ("blur", "2")]
+        found[f"plots/{name}/robustness.csv"] = pd.DataFrame(
+            [{"corruption": kind, "level": level, **every} for kind, level in levels]
+        )
+        only_fakes = every | {figure: np.nan for figure in every if "auc" in figure or "false_positive" in figure}
+        found[f"plots/{name}/external.csv"] = pd.DataFrame(
+            [{"set": "test", **every}, {"set": "generator", **only_fakes}]
+        )
         found[f"plots/{name}/history.csv"] = history(first_epoch=0 if name.endswith("finetune") else 1)
         row = {"detector": name, "n": 200, "roc_auc": 0.6 + number / 10, "accuracy": 0.55 + number / 10}
         board.append(row | {f"{f}{end}": row[f] + by for f in ("roc_auc", "accuracy") for end, by in ENDS.items()})
     found["plots/leaderboard.csv"] = pd.DataFrame(board)
+    pairs = pd.DataFrame(
+        [{"pair": f"{one} over {other}", "lead": 0.02, "n": 200} for one, other in combinations(reversed(DETECTORS), 2)]
+    )
+    found["plots/differences.csv"] = pairs.assign(lead_low=-0.01, lead_high=0.05)
     splits = [(split, label) for split in ("train", "valid", "test") for label in ("fake", "real")]
     found["plots/data/counts.csv"] = pd.DataFrame(splits, columns=["split", "label"]).assign(images=range(100, 106))
     bins = [(size, label) for label in ("fake", "real") for size in (10.0, 20.0, 30.0)]

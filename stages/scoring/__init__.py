@@ -4,9 +4,9 @@
 ``scores``       reads one detector's scores on one split, and refuses those that no figure can be made of
 ``thresholds``   where to cut a score into real and fake, chosen on the validation split
 ``calibration``  a score into a probability, and into real, uncertain or fake
-``figures``      the numbers: loss, AUC, average precision, equal error rate, accuracy, precision, recall, F1
+``figures``      the numbers: loss, AUC, average precision, accuracy, precision, recall, F1, Brier, calibration error
 ``intervals``    how sure the numbers are, and whether one detector's lead over another is more than chance
-``curves``       the points that plots are drawn of: ROC, precision and recall, histogram, confusion
+``curves``       the points that plots are drawn of: ROC, precision and recall, histogram, confusion, reliability
 ``drawing``      the leaderboard as a picture
 ===============  ======================================================================================================
 

@@ -20,6 +20,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from stages.files import read_json, write_json
+from stages.scoring import thresholds
 
 VERDICTS = ("real", "uncertain", "fake")
 STEEPEST = (1e-3, 1e3)  # bounds of 1/temperature: a detector worse than chance must not be turned round silently
@@ -62,8 +63,8 @@ def fit(label: NDArray[np.int8], logit: NDArray[np.float64], threshold: float, m
     """
     temperature, offset = _scaling(label, logit)
     score = expit(logit)
-    real_below = -fake_from_of(-score[label == 1], max_error)
-    fake_from = fake_from_of(score[label == 0], max_error)
+    real_below = -thresholds.of_false_positive_rate(-score[label == 1], max_error)
+    fake_from = thresholds.of_false_positive_rate(score[label == 0], max_error)
     if real_below > fake_from:
         real_below = fake_from = min(max(threshold, fake_from), real_below)
     return Calibration(
@@ -76,16 +77,6 @@ def fit(label: NDArray[np.int8], logit: NDArray[np.float64], threshold: float, m
         fake_share=float(label.mean()),
         n=len(label),
     )
-
-
-def fake_from_of(real: NDArray[np.float64], rate: float) -> float:
-    """The lowest threshold that a new real face reaches with probability ``rate`` at most; inf if n is too small.
-
-    ``real`` (n,): scores of real validation faces. One more real score is equally likely to fall into each of the n + 1
-    gaps between them, so the k-th largest may be exceeded where k / (n + 1) <= rate.
-    """
-    k = math.floor(rate * (len(real) + 1) + 1e-9)
-    return float(np.nextafter(np.sort(real)[-k], np.inf)) if k else math.inf
 
 
 def write(path: Path | str, calibration: Calibration) -> None:

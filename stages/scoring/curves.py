@@ -8,7 +8,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
-from stages.scoring import figures
+from stages.scoring import figures, intervals
+from stages.scoring.calibration import VERDICTS
 
 CLASSES = ("real", "fake")
 
@@ -72,6 +73,33 @@ def report(label: NDArray[np.int8], score: NDArray[np.float64], thresholds: dict
             {"class": name, "threshold_name": threshold_name, "threshold": threshold, **row}
             for threshold_name, threshold in thresholds.items()
             for name, row in figures.by_class(label, score, threshold).items()
+        ]
+    )
+
+
+def reliability(label: NDArray[np.int8], probabilities: dict[str, NDArray[np.float64]]) -> pd.DataFrame:
+    """``scale, mean_probability, share_fake, share_fake_low, share_fake_high, count``: what was said against what is.
+
+    One row for each bin of each of the named ``probabilities``; the interval is Wilson's, 95 %.
+    """
+    rows = []
+    for scale, probability in probabilities.items():
+        for count, said, true in zip(*figures.reliability(label, probability), strict=True):
+            low, high = intervals.of_share(round(true * count), int(count), 0.95)
+            rows.append((scale, said, true, low, high, count))
+    return pd.DataFrame(
+        rows, columns=["scale", "mean_probability", "share_fake", "share_fake_low", "share_fake_high", "count"]
+    )
+
+
+def answers(label: NDArray[np.int8], verdict: NDArray[np.str_]) -> pd.DataFrame:
+    """``actual, answer, count, share``: how often each class is called real, uncertain or fake (share of the class)."""
+    return pd.DataFrame(
+        [
+            {"actual": name, "answer": answer, "count": int(hits.sum()), "share": hits.mean()}
+            for value, name in enumerate(CLASSES)
+            for answer in VERDICTS
+            for hits in [verdict[label == value] == answer]
         ]
     )
 

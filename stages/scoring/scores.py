@@ -1,4 +1,4 @@
-"""One detector's scores on one split, read from its table and fit to make figures of."""
+"""One detector's scores on one split under one condition, read from its table and fit to make figures of."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,18 +18,30 @@ class Scores:
     """Scores of n images, in the order of their members."""
 
     member: NDArray[np.str_]  # (n,) the image's name in the archive
-    label: NDArray[np.int8]  # (n,) 1 fake, 0 real; both occur
+    label: NDArray[np.int8]  # (n,) 1 fake, 0 real
     logit: NDArray[np.float64]  # (n,) finite
     score: NDArray[np.float64]  # (n,) P(fake), in [0, 1]
 
+    def of(self, members: NDArray[np.str_]) -> "Scores":
+        """Those of the named images."""
+        kept = np.isin(self.member, members)
+        return Scores(self.member[kept], self.label[kept], self.logit[kept], self.score[kept])
 
-def read(path: Path | str, split: str) -> Scores:
-    """The scores of ``split`` (valid or test), on the images as they are (condition "clean").
+
+def conditions(path: Path | str) -> list[tuple[str, str]]:
+    """The splits of a table and the conditions of each, in their order."""
+    table = pq.read_table(path, columns=["split", "condition"]).to_pandas()
+    return list(table.drop_duplicates().itertuples(index=False, name=None))
+
+
+def read(path: Path | str, split: str, condition: str = "clean") -> Scores:
+    """The scores of ``split`` (valid, test, external/NAME) under ``condition`` ("clean": on the images as they are).
 
     Scores are stored as float32 and widened here, so that a threshold between two of them stays between them.
-    Raises :class:`UserError` where the table is missing or broken, a score is not a number, or a class is absent.
+    Raises :class:`UserError` where the table is missing or broken, a score is not a number, or a class is absent, as it
+    may be in external sets only.
     """
-    wanted = [("split", "=", split), ("condition", "=", "clean")]
+    wanted = [("split", "=", split), ("condition", "=", condition)]
     try:
         table = pq.read_table(path, columns=COLUMNS, filters=wanted).sort_by("member")
     except FileNotFoundError:
@@ -44,7 +56,7 @@ def read(path: Path | str, split: str) -> Scores:
             f"are not); the training diverged, so lower its learning_rate in params.yaml and run `dvc repro`"
         )
     for value, name in ((1, "fake"), (0, "real")):
-        if not (label == value).any():
+        if not split.startswith("external/") and not (label == value).any():
             raise UserError(
                 f"{path}: the {split} split has no {name} image among {len(label)}, so nothing can be told apart; "
                 f"give it some (data and split in params.yaml) and run `dvc repro`"

@@ -1,4 +1,6 @@
-"""Where to cut a score into real and fake."""
+"""Where to cut a score into real and fake. All are chosen on validation images, and judged on others."""
+
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,3 +29,25 @@ def best_balanced(label: NDArray[np.int8], score: NDArray[np.float64]) -> float:
     gaps = np.where(merit == merit.max(), np.diff(levels), 0)
     widest = int(np.argmax(gaps))
     return float((levels[widest] + levels[widest + 1]) / 2)
+
+
+def of_equal_error(label: NDArray[np.int8], score: NDArray[np.float64]) -> float:
+    """The threshold at which the shares of mistaken reals and of mistaken fakes are nearest to each other.
+
+    ``label``: (n,), 1 fake, 0 real, both present. ``score``: (n,), float64. The lowest of equals.
+    """
+    levels = np.unique(score)
+    false_positives = 1 - np.searchsorted(np.sort(score[label == 0]), levels) / (label == 0).sum()
+    misses = np.searchsorted(np.sort(score[label == 1]), levels) / (label == 1).sum()
+    return float(levels[np.argmin(np.abs(false_positives - misses))])
+
+
+def of_false_positive_rate(real: NDArray[np.float64], rate: float) -> float:
+    """The lowest threshold that a new real face reaches with probability ``rate`` at most; inf if n is too small.
+
+    ``real`` (n,): scores of real validation faces. One more real score is equally likely to fall into each of the n + 1
+    gaps between them, so the k-th largest may be exceeded where k / (n + 1) <= rate (conformal prediction, Angelopoulos
+    & Bates 2021, arXiv:2107.07511).
+    """
+    k = math.floor(rate * (len(real) + 1) + 1e-9)  # 0.05 * 20 is a little less than 1 in binary
+    return float(np.nextafter(np.sort(real)[-k], np.inf)) if k else math.inf

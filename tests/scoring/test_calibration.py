@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
@@ -101,6 +101,7 @@ def test_of_new_faces_no_more_than_promised_are_mistaken(separation: float) -> N
         assert (np.mean(wrong, axis=0) >= 0.06).all()  # and it does not promise less than it could
 
 
+@settings(derandomize=True, deadline=None)
 @given(
     st.lists(st.floats(-30, 30), min_size=2, max_size=60),
     st.lists(st.floats(-30, 30), min_size=2, max_size=60),

@@ -1,6 +1,7 @@
 """Figures against answers worked out by hand or published."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -73,3 +74,44 @@ def test_by_class_gives_zero_to_a_class_that_is_never_called() -> None:
     table = figures.by_class(LABEL, np.zeros(4), 0.5)
     assert table["fake"] == {"precision": 0, "recall": 0, "f1": 0, "n": 2}
     assert table["real"] == pytest.approx({"precision": 1 / 2, "recall": 1, "f1": 2 / 3, "n": 2})
+
+
+def test_brier_by_hand() -> None:
+    assert figures.brier(LABEL, SCORE) == pytest.approx((0.01 + 0.16 + 0.4225 + 0.04) / 4)
+
+
+def test_brier_of_no_opinion_is_a_quarter() -> None:
+    assert figures.brier(LABEL, np.full(4, 0.5)) == pytest.approx(0.25)
+
+
+def test_calibration_error_by_hand() -> None:
+    # Bins of a fifteenth: two images at 0.1 (one fake), two at 0.9 (both fake), one at 1 (real; the last bin holds it).
+    label = np.array([0, 1, 1, 1, 0], np.int8)
+    probability = np.array([0.1, 0.1, 0.9, 0.9, 1.0])
+    expected = 2 / 5 * abs(0.1 - 0.5) + 2 / 5 * abs(0.9 - 1) + 1 / 5 * abs(1 - 0)
+    assert figures.expected_calibration_error(label, probability) == pytest.approx(expected)
+
+
+def test_calibration_error_of_true_probabilities_vanishes_with_n() -> None:
+    random = np.random.default_rng(0)
+    probability = random.random(200_000)
+    label = (random.random(200_000) < probability).astype(np.int8)
+    assert figures.expected_calibration_error(label, probability) < 0.005
+
+
+def test_reliability_leaves_out_empty_bins() -> None:
+    count, said, true = figures.reliability(LABEL, np.array([0.1, 0.12, 0.5, 0.5]))
+    assert count.tolist() == [2, 2]
+    assert said == pytest.approx([0.11, 0.5])
+    assert true == pytest.approx([0, 1])
+
+
+@pytest.mark.parametrize("figure", [figures.roc_auc, figures.average_precision, figures.equal_error_rate])
+@pytest.mark.parametrize("label", [[], [0, 0], [1, 1]])
+def test_what_needs_both_classes_is_not_a_number_without(figure: Callable[..., float], label: list[int]) -> None:
+    assert math.isnan(figure(np.array(label, np.int8), np.linspace(0.1, 0.9, len(label))))
+
+
+@pytest.mark.parametrize("figure", [figures.brier, figures.expected_calibration_error, figures.loss])
+def test_of_no_images_nothing_is_known(figure: Callable[..., float]) -> None:
+    assert math.isnan(figure(np.array([], np.int8), np.array([])))

@@ -1,5 +1,7 @@
 """Intervals against published values, and against what theory says of them."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -70,6 +72,32 @@ def test_auc_interval_is_repeatable_and_follows_its_seed_and_confidence() -> Non
 def test_auc_interval_of_classes_apart_is_one() -> None:
     label = np.array([0, 0, 0, 1, 1], np.int8)
     assert intervals.of_auc(label, np.array([0.1, 0.2, 0.3, 0.8, 0.9]), **SETTINGS) == (1, 1)
+
+
+def test_average_precision_interval_lies_around_the_figure_ties_or_not() -> None:
+    label, score = two_classes(1500, 1.0, seed=1)
+    for values in (score, np.round(score)):
+        low, high = intervals.of_average_precision(label, values, **SETTINGS)
+        assert (low + high) / 2 == pytest.approx(figures.average_precision(label, values), abs=0.004)
+        assert 0.02 < high - low < 0.05
+
+
+def test_average_precision_of_ranks_is_scikit_learns() -> None:
+    label, score = two_classes(30, 1.0, seed=4)
+    for values in (score, np.round(score), np.zeros(60)):
+        ranks = np.unique(values, return_inverse=True)[1]
+        ours = intervals._average_precision(ranks[label == 1], ranks[label == 0])
+        assert ours == pytest.approx(figures.average_precision(label, values))
+
+
+@pytest.mark.parametrize("interval", [intervals.of_auc, intervals.of_average_precision])
+def test_an_interval_without_both_classes_is_not_a_number(interval: Callable[..., tuple[float, float]]) -> None:
+    for label in ([], [0, 0], [1, 1]):
+        assert np.isnan(interval(np.array(label, np.int8), np.zeros(len(label)), **SETTINGS)).all()
+
+
+def test_a_share_of_nothing_has_no_interval() -> None:
+    assert np.isnan(intervals.of_share(0, 0, 0.95)).all()
 
 
 def test_lead_of_a_detector_over_itself_is_nothing() -> None:

@@ -7,18 +7,19 @@ import pandas as pd
 import pytest
 
 from stages.errors import UserError
-from stages.scoring.scores import read
+from stages.scoring.scores import conditions, read
 
 
 @pytest.fixture
 def table() -> pd.DataFrame:
-    """Four clean test images out of order, a corrupted copy and a validation image."""
+    """Four clean test images out of order, a corrupted copy, an external fake and a validation image."""
     rows = [
         ("test", "clean", "b.jpg", 1, 0.25),
         ("test", "clean", "a.jpg", 0, -1.0),
         ("test", "clean", "d.jpg", 1, 3.0),
         ("test", "clean", "c.jpg", 0, 0.5),
-        ("test", "jpeg-50", "a.jpg", 0, 9.0),
+        ("test", "jpeg 50", "a.jpg", 0, 9.0),
+        ("external/other", "clean", "f.jpg", 1, 2.0),
         ("valid", "clean", "e.jpg", 1, 9.0),
     ]
     frame = pd.DataFrame(rows, columns=["split", "condition", "member", "label", "logit"])
@@ -76,3 +77,27 @@ def test_a_split_without_images_is_refused(tmp_path: Path, table: pd.DataFrame) 
     table[table["split"] != "test"].to_parquet(tmp_path / "scores.parquet")
     with pytest.raises(UserError, match="test split has no fake image among 0"):
         read(tmp_path / "scores.parquet", "test")
+
+
+def test_conditions_are_listed_in_their_order(tmp_path: Path, table: pd.DataFrame) -> None:
+    table.to_parquet(tmp_path / "scores.parquet")
+    assert conditions(tmp_path / "scores.parquet") == [
+        ("test", "clean"),
+        ("test", "jpeg 50"),
+        ("external/other", "clean"),
+        ("valid", "clean"),
+    ]
+
+
+def test_it_reads_one_condition_and_an_external_set_of_one_class(tmp_path: Path, table: pd.DataFrame) -> None:
+    table.loc[table["condition"] == "jpeg 50", "split"] = "external/spoilt"
+    table.to_parquet(tmp_path / "scores.parquet")
+    assert read(tmp_path / "scores.parquet", "external/spoilt", "jpeg 50").logit.tolist() == [9.0]
+    assert read(tmp_path / "scores.parquet", "external/other").label.tolist() == [1]
+
+
+def test_some_images_of_all(tmp_path: Path, table: pd.DataFrame) -> None:
+    table.to_parquet(tmp_path / "scores.parquet")
+    some = read(tmp_path / "scores.parquet", "test").of(np.array(["c.jpg", "a.jpg", "z.jpg"]))
+    assert some.member.tolist() == ["a.jpg", "c.jpg"]
+    assert some.logit.tolist() == [-1.0, 0.5]

@@ -1,11 +1,13 @@
 """The threshold against all others, tried one by one."""
 
+import math
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import balanced_accuracy_score
 
-from stages.scoring.thresholds import best_balanced
+from stages.scoring.thresholds import best_balanced, of_equal_error, of_false_positive_rate
 
 
 def threshold_for(real: list[float], fake: list[float]) -> float:
@@ -50,3 +52,38 @@ def test_no_other_threshold_between_the_scores_is_better(seed: int) -> None:
     levels: NDArray[np.float64] = np.unique(score)
     best = max(balanced_accuracy(cut) for cut in (levels[1:] + levels[:-1]) / 2)
     assert balanced_accuracy(best_balanced(label, score)) == pytest.approx(best)
+
+
+@pytest.mark.parametrize(
+    ("real", "fake", "threshold"),
+    [
+        ([0.1, 0.2, 0.3, 0.6], [0.4, 0.7, 0.8, 0.9], 0.6),  # one of four of each is mistaken
+        ([0.1, 0.2], [0.8, 0.9], 0.8),
+        ([0.3, 0.3], [0.3, 0.3], 0.3),
+    ],
+)
+def test_the_threshold_of_equal_error(real: list[float], fake: list[float], threshold: float) -> None:
+    label = np.array([0] * len(real) + [1] * len(fake), np.int8)
+    assert of_equal_error(label, np.array(real + fake)) == threshold
+
+
+def test_a_false_positive_rate_by_hand() -> None:
+    real = np.arange(1, 100) / 100  # 99 of them make 100 gaps
+    assert of_false_positive_rate(real, 0.01) == np.nextafter(0.99, 1)
+    assert of_false_positive_rate(real, 0.05) == np.nextafter(0.95, 1)
+    assert (real >= of_false_positive_rate(real, 0.05)).sum() == 4
+
+
+def test_a_false_positive_rate_that_so_few_cannot_promise_is_infinitely_strict() -> None:
+    assert of_false_positive_rate(np.arange(98) / 100, 0.01) == math.inf
+    assert of_false_positive_rate(np.arange(99) / 100, 0.01) < math.inf
+    assert of_false_positive_rate(np.array([]), 0.5) == math.inf
+
+
+def test_a_false_positive_rate_is_kept_for_new_reals() -> None:
+    random = np.random.default_rng(0)
+    rates = []
+    for _ in range(2000):
+        threshold = of_false_positive_rate(random.random(50), 0.1)
+        rates.append(1 - min(threshold, 1))  # of uniform scores, the share above a threshold
+    assert 0.08 < np.mean(rates) <= 0.101
