@@ -9,7 +9,7 @@ would flatter it. All figures shown are of the test images. Writes
 - ``plots/differences.csv``: every pair of detectors, and whether their difference is real;
 - ``plots/cross_generator.csv``: all detectors on the test images and on other people's faces;
 - ``data/champion.keras``, a copy of the best detector. Being DVC's, it is absent from a fresh clone: so the stage runs
-  there, and shows and tracks what the clone has made, even if all figures are those that git brought along.
+  there, and shows what the clone has made, even if all figures are those that git brought along.
 """
 
 import shutil
@@ -24,7 +24,6 @@ from rich.console import Console
 from rich.table import Table
 from statsmodels.stats.multitest import multipletests
 
-from stages import tracking
 from stages.errors import UserError, run
 from stages.files import publish, read_json, write_json
 from stages.params import Evaluate, Model, Phase, load
@@ -58,12 +57,6 @@ CROSS = [
 ]
 
 CHAMPION = "data/champion.keras"
-
-NEXT = f"""Made: {CHAMPION}, metrics/leaderboard.json, and in plots/: leaderboard.csv, leaderboard.png, differences.csv
-      and cross_generator.csv.
-Next: dvc plots show     every curve of every detector, in dvc_plots/index.html
-      dvc metrics show   all figures;  dvc metrics diff  what changed since the last commit
-      make ui            the runs in MLflow"""
 
 
 def leaderboard(models: Sequence[Model]) -> pd.DataFrame:
@@ -245,8 +238,6 @@ def main() -> None:
     print(sentence(lead, confidence), others(pairs))
     print("The champion was chosen by its AUC on the validation images; the figures are of the test images.")
     show_elsewhere(elsewhere, confidence)
-    tracking.mirror(params)
-    print(NEXT)
 
 
 if __name__ == "__main__":

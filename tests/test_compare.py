@@ -24,7 +24,6 @@ Write = Callable[..., None]
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     """A project for resnet50 alone, and a way to give it a detector: its scores, then `evaluate`."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("stages.tracking.mirror", lambda params: None)  # has tests of its own
     yaml = YAML()
     params = yaml.load(ROOT / "params.yaml")
     params["models"] = ["resnet50"]
@@ -130,9 +129,7 @@ def test_it_says_whether_the_lead_is_real(
     assert verdict in capsys.readouterr().out
 
 
-def test_it_prints_the_leaderboard_what_it_made_and_what_comes_next(
-    write: Write, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_it_prints_the_leaderboard(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     write("resnet50-baseline", valid=1, test=1)
     write("resnet50-finetune", valid=3, test=3)
     capsys.readouterr()
@@ -143,9 +140,7 @@ def test_it_prints_the_leaderboard_what_it_made_and_what_comes_next(
     assert f"{auc:.4f}" in said
     assert said.index("resnet50-finetune") < said.index("resnet50-baseline")
     for path in ("metrics/leaderboard.json", "plots/leaderboard.csv", "plots/leaderboard.png"):
-        assert Path(path).name in said
         assert Path(path).stat().st_size > 0
-    assert "dvc plots show" in said
 
 
 def test_detectors_that_saw_different_images_are_refused(write: Write) -> None:

@@ -1,11 +1,14 @@
 """The figures of a run in MLflow, drawn from the tables in ``plots/M-P/``."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from stages.reporting import figures
 
 # Okabe and Ito's colours, which the colour-blind can tell apart; the lines differ in style too.
 REAL, FAKE = "#0072B2", "#D55E00"
@@ -13,7 +16,7 @@ TRAIN, VALID = ("#0072B2", "--"), ("#D55E00", "-")
 
 
 def draw(plots: Path, folder: Path, name: str) -> None:
-    """Draw ``roc.png``, ``pr.png``, ``confusion.png``, ``scores.png`` and ``history.png`` into ``folder``.
+    """Draw a PNG of each table into ``folder``: ``roc.png``, ``history.png``, ``robustness.png`` and so on.
 
     ``plots`` holds the tables of one detector; a figure whose table is missing is left out. ``name`` is for the titles.
     """
@@ -31,6 +34,17 @@ def draw(plots: Path, folder: Path, name: str) -> None:
             figure = Figure(figsize=(6, 5), dpi=110, layout="constrained")
             panel(figure.subplots(), pd.read_csv(plots / f"{plot}.csv"))
             _save(figure, title, folder / f"{plot}.png")
+    shared: dict[str, tuple[Callable[[figures.Tables], Figure], str]] = {
+        "reliability": (figures.reliability, f"{name}: what it says and what is true, {on}"),
+        "answers": (figures.answers, f"{name}: three answers to {on}"),
+        "robustness": (partial(figures.robustness, column="roc_auc", label="AUC"), f"{name}: spoilt test images"),
+        "deletion": (figures.deletion, f"{name}: deletion by evidence and at random"),
+    }
+    for plot, (overlay, title) in shared.items():
+        if (plots / f"{plot}.csv").exists():
+            table = pd.read_csv(plots / f"{plot}.csv", dtype={"level": str})
+            if len(table):
+                _save(overlay({name: table}), title, folder / f"{plot}.png")
     figure = Figure(figsize=(11, 4.2), dpi=110, layout="constrained")
     _history(figure, pd.read_csv(plots / "history.csv"))
     _save(figure, f"{name}: training", folder / "history.png")

@@ -1,0 +1,210 @@
+"""What the figures of a detector say, in sentences: each carries its counts and its interval, good or bad."""
+
+import math
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from stages.params import Params
+
+WEAK = 0.8  # an AUC or a share of fakes found below this is called weak; half of it, or chance, bad
+
+
+class Finding(NamedTuple):
+    """A sentence, and how bad the news is: ``good``, ``mind`` or ``bad``."""
+
+    kind: str
+    title: str
+    text: str
+
+
+def number(value: float, digits: int = 4) -> str:
+    """A figure; a dash where it is not known."""
+    return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def percent(value: float, digits: int = 1) -> str:
+    """A share as a percentage; a dash where it is not known."""
+    return "–" if value is None or math.isnan(value) else f"{100 * value:.{digits}f} %"
+
+
+def interval(row: Any, figure: str, digits: int = 3) -> str:
+    """``0.9129 (0.873–0.946)``, of the columns FIGURE, FIGURE_low and FIGURE_high; a dash where it is not known."""
+    if math.isnan(row[figure]):
+        return "–"
+    return f"{row[figure]:.4f} ({row[f'{figure}_low']:.{digits}f}–{row[f'{figure}_high']:.{digits}f})"
+
+
+def shares(row: Any, figure: str) -> str:
+    """``91 % (87–95 %)``."""
+    if math.isnan(row[figure]):
+        return "–"
+    return f"{100 * row[figure]:.0f} % ({100 * row[f'{figure}_low']:.0f}–{100 * row[f'{figure}_high']:.0f} %)"
+
+
+class Findings:
+    """Sentences about any detector of one run. ``data``, ``source`` and ``pairs`` are what the run's files hold."""
+
+    def __init__(self, data: dict[str, Any], source: dict[str, Any], pairs: pd.DataFrame, params: Params) -> None:
+        self.data, self.source, self.pairs, self.params = data, source, pairs, params
+
+    @property
+    def licence(self) -> str:
+        """What is known of the licence of the images."""
+        if self.source["source"] == "sample":
+            return "drawn by this project, MIT"
+        return str(self.source.get("licence", "not known to this pipeline; ask whoever made the images"))
+
+    def of(self, detector: dict[str, Any]) -> list[Finding]:
+        """All findings about a detector (its files, as ``stages.report`` reads them), the most asked first."""
+        return [
+            self._at_home(detector),
+            self._lead(detector),
+            self._false_alarms(detector),
+            self._answers(detector),
+            self._probability(detector),
+            *self._spoilt(detector),
+            *self._elsewhere(detector),
+            self._leaks(),
+            self._shortcut(),
+            self._explained(detector),
+        ]
+
+    def _at_home(self, detector: dict[str, Any]) -> Finding:
+        metrics = detector["metrics"]
+        kind = "good" if metrics["roc_auc_low"] > WEAK else "bad" if metrics["roc_auc_low"] <= 0.5 else "mind"
+        return Finding(
+            kind,
+            "On faces like those it learned from",
+            f"accuracy {interval(metrics, 'accuracy')} and AUC {interval(metrics, 'roc_auc')}, on {metrics['n']:,} "
+            "test images that neither trained it nor chose anything.",
+        )
+
+    def _lead(self, detector: dict[str, Any]) -> Finding:
+        name = detector["name"]
+        pairs = self.pairs[(self.pairs["first"] == name) | (self.pairs["second"] == name)]
+        parts = []
+        for pair in pairs.to_dict("records"):
+            ahead = pair["first"] if pair["lead"] >= 0 else pair["second"]
+            other = pair["second"] if pair["first"] == name else pair["first"]
+            where = "ahead of" if ahead == name else "behind"
+            sure = "truly" if pair["real"] else "by what may be chance"
+            parts.append(f"{where} {other} {sure} ({abs(pair['lead']):.3f} AUC, p = {pair['mcnemar_p_holm']:.2g})")
+        sure_of_all = bool(pairs["real"].all())
+        return Finding(
+            "good" if sure_of_all else "mind",
+            "Against the other detectors",
+            f"{'; '.join(parts)}. Paired on the same images; p is McNemar's for the accuracies, corrected for all "
+            "pairs.",
+        )
+
+    def _false_alarms(self, detector: dict[str, Any]) -> Finding:
+        strict = detector["operating_points"].set_index("point").loc["FPR 1 %"]
+        note = (
+            ""
+            if strict["supported"]
+            else f" The {strict['n_valid_real']} real validation images are too few to promise 1 % for new faces."
+        )
+        return Finding(
+            "good" if strict["supported"] and strict["true_positive_rate_low"] > 0.5 else "mind",
+            "If false alarms must be rare",
+            f"at the threshold chosen for 1 % of false alarms it finds {shares(strict, 'true_positive_rate')} of the "
+            f"fakes and calls {shares(strict, 'false_positive_rate')} of the real test faces fake.{note}",
+        )
+
+    def _answers(self, detector: dict[str, Any]) -> Finding:
+        home = detector["external"].iloc[0]
+        return Finding(
+            "good" if home["answered"] > WEAK else "mind",
+            "If it may say that it does not know",
+            f"it answers for {shares(home, 'answered')} of the test faces, and {shares(home, 'wrong_when_answered')} "
+            f"of these answers are wrong; of either class at most {percent(detector['calibration']['max_error'], 0)} "
+            "may be.",
+        )
+
+    def _probability(self, detector: dict[str, Any]) -> Finding:
+        raw = detector["reliability"].query("scale == 'raw'")
+        before = ((raw["mean_probability"] - raw["share_fake"]).abs() * raw["count"]).sum() / raw["count"].sum()
+        metrics = detector["metrics"]
+        return Finding(
+            "good" if metrics["ece"] < 0.05 else "mind",
+            "Its probability",
+            f"is {100 * metrics['ece']:.1f} points off on average once calibrated (raw: {100 * before:.1f}), and holds "
+            f"where {percent(detector['calibration']['fake_share'], 0)} of the faces are fake, as in the validation "
+            "images.",
+        )
+
+    def _spoilt(self, detector: dict[str, Any]) -> list[Finding]:
+        table = detector["robustness"]
+        if table.empty:
+            return [
+                Finding("mind", "On spoilt copies", "was not tested: params.yaml lists no corruption under stress.")
+            ]
+        worst = table.loc[table["roc_auc"].idxmin()]
+        clean = table[(table["corruption"] == worst["corruption"]) & (table["level"] == "clean")].iloc[0]
+        return [
+            Finding(
+                "good" if worst["roc_auc_low"] > WEAK else "bad" if worst["roc_auc_low"] <= 0.6 else "mind",
+                "On spoilt copies",
+                f"the worst of the {len(table) - table['corruption'].nunique()} conditions is {worst['corruption']} "
+                f"{worst['level']}: AUC {interval(worst, 'roc_auc')}, against {clean['roc_auc']:.4f} of the same "
+                f"{worst['n']} images as they are; fakes found fall from {percent(clean['recall_fake'], 0)} to "
+                f"{percent(worst['recall_fake'], 0)} at the same threshold.",
+            )
+        ]
+
+    def _elsewhere(self, detector: dict[str, Any]) -> list[Finding]:
+        rows = detector["external"].iloc[1:]
+        if rows.empty:
+            return [
+                Finding(
+                    "bad",
+                    "On faces of other generators",
+                    "was not tested. Published detectors with 99 % accuracy on one generator found 1 to 6 % of the "
+                    "fakes of others; name other people's faces under external in params.yaml before you rely on it.",
+                )
+            ]
+        found = []
+        for row in rows.to_dict("records"):
+            parts = []
+            if row["n_fake"]:
+                parts.append(f"finds {shares(row, 'recall_fake')} of {row['n_fake']:,} fakes")
+            if row["n_real"]:
+                parts.append(f"calls {shares(row, 'false_positive_rate')} of {row['n_real']:,} real faces fake")
+            weak = row["n_fake"] and row["recall_fake_low"] <= WEAK
+            bad = row["n_fake"] and row["recall_fake_low"] <= WEAK / 2
+            alarm = row["n_real"] and row["false_positive_rate_high"] > 1 - WEAK
+            auc = "" if math.isnan(row["roc_auc"]) else f" (AUC {interval(row, 'roc_auc')})"
+            kind = "bad" if bad else "mind" if weak or alarm else "good"
+            found.append(Finding(kind, f"On {row['set']}", f"it {' and '.join(parts)}, at the same threshold{auc}."))
+        return found
+
+    def _leaks(self) -> Finding:
+        exact, near = (self.data[f"{kind}_duplicates_across_splits"] for kind in ("exact", "near"))
+        handled = {
+            "group": "kept in one split",
+            "drop": "reduced to one image of each group",
+            "keep": "left where they fell",
+        }[self.params.split.near_duplicates]
+        return Finding(
+            "mind" if self.params.split.near_duplicates == "keep" else "good",
+            "Duplicates in the data",
+            f"{self.data['exact_duplicates']:,} exact and {self.data['near_duplicates']:,} near pairs, of which the "
+            f"archive's own splits would separate {exact:,} and {near:,}; they were {handled}.",
+        )
+
+    def _shortcut(self) -> Finding:
+        auc, limit = self.data["shortcut_auc"], self.params.data.max_shortcut_auc
+        if auc is None:
+            return Finding("mind", "Shortcuts in the data", "could not be looked for: there are too few images.")
+        told = f"file size, format and average colour alone tell the classes apart with AUC {auc:.2f}"
+        if auc > limit:
+            return Finding(
+                "bad", "Shortcuts in the data", f"{told}, above {limit:g}: it may know how files were made, not faces."
+            )
+        return Finding("good", "Shortcuts in the data", f"{told} (0.5 is chance; above {limit:g} would be a warning).")
+
+    def _explained(self, detector: dict[str, Any]) -> Finding:
+        check = detector["explanations"]["deletion"]
+        kind = "good" if check["low"] > 0.5 else "mind"
+        return Finding(kind, "Its heat maps", f"{check['sentence']}.")

@@ -1,0 +1,225 @@
+"""The stage `report`, from the files of two detectors to one page and two cards."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from ruamel.yaml import YAML
+
+from stages import compare, evaluate, report
+from stages.errors import UserError
+from stages.reporting.findings import interval
+
+ROOT = Path(__file__).parents[1]
+NAMES = ("resnet50-finetune", "resnet50-baseline")
+AUDIT = json.loads((ROOT / "metrics/data.json").read_text())
+
+
+def scores(seed: int, distance: float, external: bool) -> pd.DataFrame:
+    """A table of scores: 120 images a split, spoilt copies that are worse, an external set of fakes that look real."""
+    random = np.random.default_rng(seed)
+    sets = [("valid", "clean", 1.0), ("test", "clean", 1.0), ("test", "jpeg 50", 0.6), ("test", "blur 2", 0.1)]
+    if external:
+        sets.append(("external/elsewhere", "clean", -0.5))
+    parts = []
+    for split, condition, factor in sets:
+        label = np.ones(120, np.int8) if split.startswith("external") else (np.arange(120) % 2).astype(np.int8)
+        logit = random.normal(size=120) + factor * distance * (label - 0.5)
+        member = [f"{split}/{number:03}.jpg" for number in range(120)]
+        parts.append(
+            pd.DataFrame({"split": split, "condition": condition, "member": member, "label": label, "logit": logit})
+        )
+    table = pd.concat(parts, ignore_index=True)
+    return table.assign(score=1 / (1 + np.exp(-table["logit"])))
+
+
+def write(path: str, content: dict[str, Any]) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(json.dumps(content))
+
+
+def make(folder: Path, *, external: bool = True, **audit: Any) -> str:
+    """Make a project of two evaluated and compared detectors in a folder, and give its report's page."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr("stages.tracking.mirror", lambda params: None)  # has tests of its own
+        yaml = YAML()
+        params = yaml.load(ROOT / "params.yaml")
+        params["models"] = ["resnet50"]
+        params["evaluate"]["resamples"] = 100
+        yaml.dump(params, folder / "params.yaml")
+        for seed, (name, distance) in enumerate(zip(NAMES, (3.0, 1.5), strict=True)):
+            weights = {"source": "random", "asked": "auto"}
+            record = {"model": "resnet50", "phase": name.split("-")[1], "weights": weights, "device": "CPU (2 cores)"}
+            record |= {"precision": "float32", "train_images": 600, "valid_images": 120, "image_size": 64}
+            record |= {"epochs": 6, "best_epoch": 5, "train_seconds": 12.3, "trainable_parameters": 4097}
+            write(f"data/models/{name}.json", record | {"model_sha256": f"{seed:064}"})
+            Path(f"data/models/{name}.keras").write_text("a model")
+            Path("data/scores").mkdir(exist_ok=True)
+            scores(seed, distance, external).to_parquet(f"data/scores/{name}.parquet")
+            patch.setattr(sys, "argv", ["evaluate", *name.split("-")])
+            evaluate.main()
+            check = {"low": 0.6, "n": 24, "better": 20, "sentence": f"of {name} the map shows what counts"}
+            write(f"data/explanations/{name}/explanations.json", {"n": 120, "deletion": check})
+            Image.new("RGB", (40, 30), "grey").save(f"data/explanations/{name}/sheet.jpg")
+            steps = {"deleted": [0.25, 0.5], "drop": [0.4, 0.7], "low": [0.3, 0.5], "high": [0.5, 0.9], "n": 24}
+            orders = [pd.DataFrame(steps).assign(order=order) for order in ("evidence", "random")]
+            pd.concat(orders).to_csv(f"plots/{name}/deletion.csv", index=False)
+            columns = [f"{split}{figure}" for split in ("", "val_") for figure in ("loss", "accuracy", "auc")]
+            history = pd.DataFrame({"epoch": [0, 1]} | {column: [0.5, 0.6] for column in columns})
+            history.to_csv(f"plots/{name}/history.csv", index=False)
+        compare.main()
+        write("data/raw/source.json", {"source": "folder", "sha256": "ab" * 32, "licence": "<mine>"})
+        write("metrics/data.json", AUDIT | audit)
+        origin = {"real": 0, "fake": 120, "quarantined": 1, "in_corpus": 2, "path": "faces"}
+        write("data/external/sources.json", {"elsewhere": origin} if external else {})
+        Image.new("RGB", (40, 30), "grey").save("data/contact_sheet.jpg")
+        report.main()
+        return Path("data/report/index.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with one external set; tests only read it."""
+    folder = tmp_path_factory.mktemp("project")
+    make(folder)
+    return folder
+
+
+@pytest.fixture
+def page(made: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Inside that project: its page."""
+    monkeypatch.chdir(made)
+    return Path("data/report/index.html").read_text(encoding="utf-8")
+
+
+def text_of(page: str) -> str:
+    """The page's words, without drawings."""
+    return re.sub(r"\s+", " ", re.sub(r"<svg.*?</svg>|<style.*?</style>|<[^>]+>", " ", page, flags=re.DOTALL))
+
+
+def cells(page: str, table: str) -> list[list[str]]:
+    """The cells of a table of the page."""
+    body = re.search(rf'<table id="{table}">.*?<tbody>(.*?)</tbody>', page, re.DOTALL)
+    assert body
+    rows = re.findall(r"<tr.*?>(.*?)</tr>", body[1], re.DOTALL)
+    return [[cell.strip() for cell in re.findall(r"<td.*?>(.*?)</td>", row, re.DOTALL)] for row in rows]
+
+
+def test_the_numbers_of_the_page_are_those_of_the_metrics_files(page: str) -> None:
+    rows = {row[0]: row for row in cells(page, "leaderboard-table")}
+    assert list(rows) == list(NAMES)
+    for name, row in rows.items():
+        metrics = json.loads(Path(f"metrics/detectors/{name}.json").read_text())
+        assert row[1] == f"{metrics['valid_roc_auc']:.4f}"
+        assert row[2] == interval(metrics, "roc_auc")
+        assert row[3] == f"{metrics['average_precision']:.4f}"
+        assert row[4] == interval(metrics, "accuracy")
+        assert row[4].startswith(f"{metrics['accuracy']:.4f} ({metrics['accuracy_low']:.3f}–")
+        assert row[6] == f"{metrics['brier']:.4f}"
+
+
+def test_other_peoples_faces_are_shown_with_what_is_unknown_left_open(page: str) -> None:
+    rows = {(row[0], row[1]): row for row in cells(page, "cross-table")}
+    table = pd.read_csv("plots/resnet50-finetune/external.csv").set_index("set").loc["elsewhere"]
+    row = rows["elsewhere (0/120)", "resnet50-finetune"]
+    assert row[2] == row[4] == "–"  # there are no reals
+    assert row[3] == interval(table, "recall_fake")
+    assert "On elsewhere: it finds" in text_of(page)
+
+
+def test_the_page_is_whole_and_loads_nothing(page: str) -> None:
+    assert not re.search(r'(?:src|href)="(?!#|data:|https://www.kaggle.com)[^"]*"', page)
+    assert "url(http" not in page
+    assert page.count("<svg") == 8
+    assert page.count("data:image/jpeg;base64,") == 3
+    ids = set(re.findall(r' id="([\w-]+)"', page))
+    assert {target for target in re.findall(r'href="#([\w-]+)"', page) if not target.startswith("m")} <= ids
+
+
+def test_the_same_files_give_the_same_page_and_say_what_comes_next(
+    page: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mirrored = []
+    monkeypatch.setattr("stages.tracking.mirror", mirrored.append)
+    report.main()
+    assert Path("data/report/index.html").read_text(encoding="utf-8") == page
+    assert len(mirrored) == 1
+    said = capsys.readouterr().out
+    assert "data/report/index.html" in said
+    assert "dvc plots show" in said
+
+
+def test_bad_news_is_told(tmp_path: Path) -> None:
+    said = text_of(make(tmp_path, shortcut_auc=0.93))
+    assert (
+        "bad Shortcuts in the data: file size, format and average colour alone tell the classes apart with AUC 0.93"
+        in said
+    )
+    assert "the worst of the 2 conditions is blur 2: AUC" in said
+    assert "60 real validation images are too few to promise 1 %" in said
+    assert "(auto was asked for)" in said
+
+
+def test_what_was_not_tested_is_said(tmp_path: Path) -> None:
+    said = text_of(make(tmp_path, external=False, shortcut_auc=None))
+    assert "bad On faces of other generators: was not tested." in said
+    assert "could not be looked for: there are too few images" in said
+
+
+def test_a_card_for_each_detector_that_hubs_can_read(page: str) -> None:
+    for name in NAMES:
+        card = Path(f"data/report/{name}.md").read_text(encoding="utf-8")
+        metrics = json.loads(Path(f"metrics/detectors/{name}.json").read_text())
+        assert card.startswith("---\n")
+        front = YAML(typ="safe").load(card.split("---\n")[1])
+        result = front["model-index"][0]["results"][0]
+        assert {row["type"]: row["value"] for row in result["metrics"]} == {
+            key: metrics[key] for key in ("accuracy", "roc_auc", "average_precision")
+        }
+        assert front["license"] == "other"  # nobody said what the licence of the faces is
+        for heading in ("Model details", "Intended use", "Factors", "Metrics", "Quantitative analyses", "Ethical"):
+            assert f"\n## {heading}" in card
+        assert f"| elsewhere | 0/120 | – | {pd.read_csv(f'plots/{name}/external.csv')['recall_fake'][1]:.4f}" in card
+        assert "\n\n\n\n" not in card
+
+
+def test_html_in_a_file_stays_text(page: str) -> None:
+    assert "<mine>" not in page
+    assert "Licence: &lt;mine&gt;" in page
+
+
+def test_a_missing_file_is_named(page: str) -> None:
+    kept = Path("data/explanations/resnet50-baseline/explanations.json")
+    moved = kept.rename("elsewhere.json")
+    with pytest.raises(UserError, match=f"{kept} is missing; make it with `dvc repro`"):
+        report.main()
+    moved.rename(kept)
+    assert Path("data/report/index.html").read_text(encoding="utf-8") == page
+
+
+def test_it_does_without_tensorflow() -> None:
+    code = "import sys, stages.report; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_a_browser_shows_the_page_without_a_network(page: str, made: Path, tmp_path: Path) -> None:
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium here to open the page with")
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    nowhere = ["--proxy-server=127.0.0.1:9", f"--user-data-dir={tmp_path / 'profile'}"]
+    address = (made / "data/report/index.html").as_uri()
+    document = subprocess.run(
+        [browser, *flags, *nowhere, "--dump-dom", address], capture_output=True, text=True, check=True, timeout=50
+    ).stdout
+    assert "Would this detector work for you?" in document
+    assert document.count("<svg") == 8
