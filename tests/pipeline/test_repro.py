@@ -75,7 +75,8 @@ def test_one_command_makes_four_compared_detectors(project: Path, first: str) ->
         assert metrics["n"] == 20
         assert 0 <= metrics["roc_auc_low"] <= metrics["roc_auc"] <= metrics["roc_auc_high"] <= 1
         assert metrics["weights"] == "random"
-        for plot in ("history", "roc", "pr", "confusion", "scores", "report"):
+        plots = ("history", "roc", "pr", "confusion", "scores", "report", "operating_points", "answers", "reliability")
+        for plot in (*plots, "robustness", "external"):
             assert len(pd.read_csv(project / f"plots/{name}/{plot}.csv")) > 0
     board = json.loads((project / "metrics/leaderboard.json").read_text())
     assert board["champion"] in DETECTORS
@@ -94,8 +95,23 @@ def test_no_warning_of_a_library_reaches_the_terminal(first: str) -> None:
         assert word not in first
 
 
-def test_nothing_is_left_in_the_scratch_folder(project: Path, first: str) -> None:
-    assert [path.name for path in (project / ".scratch").iterdir() if path.is_dir()] == []
+def test_only_the_passes_of_scoring_are_kept_in_the_scratch_folder(project: Path, first: str) -> None:
+    assert [path.name for path in (project / ".scratch").iterdir() if path.is_dir()] == ["scores"]
+
+
+def test_an_external_set_costs_its_own_passes_and_no_training(project: Path, first: str) -> None:
+    others = project / "others/fake"
+    others.mkdir(parents=True)
+    for number in range(6):
+        noise = np.random.default_rng(number).integers(0, 256, (48, 48, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(others / f"{number}.png")
+    printed = call(project, "dvc", "exp", "run", "-n", "elsewhere", "-S", "+external.noise=others")
+    assert not {stage.split("@")[0] for stage in ran(printed)} & {"download", "index", "features", "baseline", "finetune"}
+    assert "external/noise: 0 real, 6 fake" in printed
+    assert "noise (0/6)" in printed
+    assert len(list((project / ".scratch/scores/resnet50-baseline").iterdir())) == 8
+    call(project, "git", "checkout", "-q", "--", ".")
+    call(project, "dvc", "checkout", "-q", "--force")
 
 
 def test_every_metric_and_plot_is_gits_and_every_face_is_dvcs(project: Path, first: str) -> None:
