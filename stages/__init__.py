@@ -1,7 +1,7 @@
 """Real faces from generated ones: four detectors, from an archive of faces to a leaderboard.
 
 This package is the pipeline. Every stage of ``dvc.yaml`` is the module of the same name here, and reads top to bottom:
-what it reads, what it does, what it writes. Below the stages lie six rooms, each with one duty; they know nothing of
+what it reads, what it does, what it writes. Below the stages lie seven rooms, each with one duty; they know nothing of
 the stages above them and meet only through arrays, paths and dataclasses.
 
 =================  ====================================================================================================
@@ -12,6 +12,7 @@ stages/sources/    where faces come from: our own sample, a folder, Kaggle
 stages/faces/      the archive, its images, the index, the manifest, the shards and the batches made of them
 stages/detectors/  one module a backbone, the head, the training loop, the device
 stages/scoring/    figures, curves, thresholds, calibration and intervals, from scores alone
+stages/evidence/   which answers to explain, the check of their evidence, the sheet of faces
 stages/reporting/  the report's figures, sentences and templates
 stages/tracking/   MLflow, as a mirror of the files; also a command for people
 ``errors``         the one way in which a stage refuses: a sentence and an exit code

@@ -191,6 +191,14 @@ class Evaluate(Section):
     seed: Seed
 
 
+class Explain(Section):
+    """Evidence laid over faces, and its check by deletion."""
+
+    images: Annotated[int, Field(ge=1, le=12)]
+    deletion_images: Annotated[int, Field(ge=4, multiple_of=2)]
+    seed: Seed
+
+
 class Tracking(Section):
     """MLflow."""
 
@@ -213,6 +221,7 @@ class Params(Section):
     stress: Stress
     score: Score
     evaluate: Evaluate
+    explain: Explain
     tracking: Tracking
 
     @model_validator(mode="after")

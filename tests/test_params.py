@@ -55,6 +55,8 @@ def test_the_committed_file_is_sound_and_trains_four_detectors_on_the_sample() -
         ("stress.blur", [1.0, 2, 1], r"stress.blur names one strength twice \(1, 2, 1\); name each once"),
         ("external", {"Other Set": "faces"}, "external.Other Set"),
         ("external", {"other": ""}, "external.other = '': string should have at least 1 character"),
+        ("explain.deletion_images", 25, "explain.deletion_images = 25: input should be a multiple of 2"),
+        ("explain.images", 0, "explain.images = 0: input should be greater than or equal to 1"),
         ("models", [], "models = .*: list should have at least 1 item"),
         ("models", ["resnet50", "resnet50"], "models names one backbone twice"),
         ("models", ["vgg16"], "models.0 = 'vgg16': input should be 'resnet50' or 'densenet121'"),

@@ -19,6 +19,7 @@ from dvc_render.vega import VegaRenderer
 from ruamel.yaml import YAML
 
 from stages import evaluate
+from stages.evidence import deletion
 from stages.params import Evaluate
 from stages.scoring import calibration, curves, thresholds
 from stages.scoring.scores import Scores
@@ -29,7 +30,7 @@ VEGA_LITE = "5.21"
 DETECTORS = ("resnet50-baseline", "resnet50-finetune", "densenet121-baseline", "densenet121-finetune")
 ENDS = {"_low": -0.04, "_high": 0.04}
 OVERLAYS = ("detectors", "detectors_square", "leaderboard", "dots", "robustness", "reliability")
-PANELS = ("histogram", "confusion_counts", "report", "answers")
+PANELS = ("histogram", "confusion_counts", "report", "answers", "deletion")
 SETTINGS = Evaluate(confidence=0.95, resamples=100, max_error=0.05, seed=0)
 COLOURS = ("#56b4e9", "#d55e00", "#009e73", "#cc79a7")
 DVC_YAML = YAML(typ="safe").load(ROOT / "dvc.yaml")
@@ -66,6 +67,8 @@ def tables() -> dict[str, pd.DataFrame]:
         found[f"plots/{name}/external.csv"] = pd.DataFrame(
             [{"set": "test", **every}, {"set": "generator", **only_fakes}]
         )
+        drops = random.normal(size=(200, 1 + deletion.DRAWS, 3)) + 1 + number
+        found[f"plots/{name}/deletion.csv"] = deletion.curves(drops, 64, 0.95)
         found[f"plots/{name}/history.csv"] = history(first_epoch=0 if name.endswith("finetune") else 1)
         row = {"detector": name, "n": 200, "roc_auc": 0.6 + number / 10, "accuracy": 0.55 + number / 10}
         board.append(row | {f"{f}{end}": row[f] + by for f in ("roc_auc", "accuracy") for end, by in ENDS.items()})

@@ -8,8 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[2]
@@ -69,15 +71,16 @@ def change(project: Path, key: str, value: object) -> None:
 
 
 def test_one_command_makes_four_compared_detectors(project: Path, first: str) -> None:
-    assert len(ran(first)) == 22
+    assert len(ran(first)) == 28
     for name in DETECTORS:
         metrics = json.loads((project / f"metrics/detectors/{name}.json").read_text())
         assert metrics["n"] == 20
         assert 0 <= metrics["roc_auc_low"] <= metrics["roc_auc"] <= metrics["roc_auc_high"] <= 1
         assert metrics["weights"] == "random"
         plots = ("history", "roc", "pr", "confusion", "scores", "report", "operating_points", "answers", "reliability")
-        for plot in (*plots, "robustness", "external"):
+        for plot in (*plots, "robustness", "external", "deletion"):
             assert len(pd.read_csv(project / f"plots/{name}/{plot}.csv")) > 0
+        assert (project / f"data/explanations/{name}/sheet.jpg").is_file()
     board = json.loads((project / "metrics/leaderboard.json").read_text())
     assert board["champion"] in DETECTORS
     assert sorted(pd.read_csv(project / "plots/leaderboard.csv")["detector"]) == sorted(DETECTORS)
@@ -106,7 +109,13 @@ def test_an_external_set_costs_its_own_passes_and_no_training(project: Path, fir
         noise = np.random.default_rng(number).integers(0, 256, (48, 48, 3), dtype=np.uint8)
         Image.fromarray(noise).save(others / f"{number}.png")
     printed = call(project, "dvc", "exp", "run", "-n", "elsewhere", "-S", "+external.noise=others")
-    assert not {stage.split("@")[0] for stage in ran(printed)} & {"download", "index", "features", "baseline", "finetune"}
+    assert not {stage.split("@")[0] for stage in ran(printed)} & {
+        "download",
+        "index",
+        "features",
+        "baseline",
+        "finetune",
+    }
     assert "external/noise: 0 real, 6 fake" in printed
     assert "noise (0/6)" in printed
     assert len(list((project / ".scratch/scores/resnet50-baseline").iterdir())) == 8

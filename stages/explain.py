@@ -1,0 +1,195 @@
+"""Stage `explain`: what one detector's answers rest on, and a check whether that is true.
+
+Reads ``data/models/M-P.keras``, the test images in ``data/shards/``, their ``data/scores/M-P.parquet``, and
+``data/calibration/M-P.json``. A logit is the mean, over the places of an image, of the evidence there
+(:func:`stages.detectors.assembly.with_evidence`); here evidence counts from the threshold, so that its mean is above 0
+where the answer is fake. Writes, in ``data/explanations/M-P/``, ``sheet.jpg``, faces with their evidence (right answers
+drawn by a seed, and the most confident wrong ones), and ``explanations.json``, what the sheet shows and the figures of
+the check; and ``plots/M-P/deletion.csv``, the check: what answers lose when the places that speak most for them are
+deleted, and what when as many random ones are.
+"""
+
+import argparse
+import textwrap
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import logit as logit_of
+from tqdm import tqdm
+
+from stages.backend import tf
+from stages.detectors import assembly
+from stages.detectors.device import prepare
+from stages.errors import UserError, run
+from stages.evidence import choice, deletion, sheet
+from stages.faces import shards
+from stages.files import publish, write_json
+from stages.params import Model, Phase, load
+from stages.scoring import calibration, intervals, scores
+
+SHARDS = Path("data/shards")
+NAME = 26  # characters of a file's name that fit under a face
+NOTE = 100  # characters that fit into a line of the notes
+
+Pixels = NDArray[np.float32]  # (n, size, size, 3), RGB in 0–255
+Numbers = NDArray[np.float64]
+Network = Callable[[Pixels], tuple[Numbers, Numbers]]  # to logits (n,) and evidence (n, h, w), in logits
+
+
+def main() -> None:
+    """Show what one detector's answers rest on, and check it by deletion."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("model", choices=get_args(Model))
+    parser.add_argument("phase", choices=get_args(Phase))
+    arguments = parser.parse_args()
+    detector = f"{arguments.model}-{arguments.phase}"
+    params = load()
+    test = scores.read(f"data/scores/{detector}.parquet", "test")
+    calibrated = calibration.read(f"data/calibration/{detector}.json")
+    prepare("float32", params.explain.seed)
+
+    called_fake = test.score >= calibrated.threshold
+    generator = np.random.default_rng(params.explain.seed)
+    kinds = choice.kinds(test.label, test.logit, called_fake, params.explain.images, generator)
+    probes = choice.probes(called_fake, params.explain.deletion_images, generator)
+    chosen = np.unique(np.concatenate([probes, *(kind.shown for kind in kinds)]))
+    images = _images(test.member[chosen], params.image.size, params.score.batch_size)
+    network = _network(Path(f"data/models/{detector}.keras"), params.score.batch_size)
+    logits, evidence = network(images)
+    evidence -= logit_of(calibrated.threshold)
+    face = {number: (images[i], evidence[i], logits[i]) for i, number in enumerate(chosen)}
+
+    drops = np.stack(
+        [
+            _drops(network, *face[number], bool(called_fake[number]), generator)
+            for number in tqdm(probes, desc=f"{detector}, deletion", unit="image", disable=None)
+        ]
+    )
+    check = _check(drops, called_fake[probes], params.evaluate.confidence)
+    shown = {kind.name: [_row(test, calibrated, number) for number in kind.shown] for kind in kinds}
+
+    sheets = [
+        sheet.Group(
+            kind.title,
+            [sheet.Face(*face[n][:2], _caption(row)) for n, row in zip(kind.shown, shown[kind.name], strict=True)],
+        )
+        for kind in kinds
+    ]
+    with publish(f"data/explanations/{detector}/sheet.jpg") as part:
+        sheet.draw(sheets, f"{detector}: what its answers rest on", _notes(check), part)
+    write_json(
+        f"data/explanations/{detector}/explanations.json",
+        {
+            "n": len(test.label),
+            "threshold": calibrated.threshold,
+            "kinds": [{"name": k.name, "title": k.title, "of": k.of, "faces": shown[k.name]} for k in kinds],
+            "deletion": check,
+        },
+    )
+    with publish(f"plots/{detector}/deletion.csv") as part:
+        table = deletion.curves(drops, evidence[0].size, params.evaluate.confidence)
+        table.to_csv(part, index=False, float_format="%.6g")
+    print(f"{detector}: {check['sentence']}")
+
+
+def _images(members: NDArray[np.str_], size: int, batch_size: int) -> Pixels:
+    """The test images of these names, in their order; of all others, no more than a batch is held."""
+    place = {member: number for number, member in enumerate(members.tolist())}
+    found: dict[int, NDArray[np.float32]] = {}
+    for batch, _, names in shards.faces(SHARDS, "test", size=size, batch_size=batch_size):
+        for row, name in enumerate(names.numpy()):
+            if (number := place.get(name.decode())) is not None:
+                found[number] = batch[row].numpy()
+    if missing := set(place.values()) - set(found):
+        raise UserError(
+            f"{SHARDS} has no test image {members[min(missing)]}, though it was scored; score anew with `dvc repro`"
+        )
+    return np.stack([found[number] for number in range(len(members))])
+
+
+def _network(path: Path, batch_size: int) -> Network:
+    """A saved detector as a function of any number of images, which it takes in batches."""
+    model = tf.function(assembly.with_evidence(assembly.load(path)), reduce_retracing=True)
+
+    def network(images: Pixels) -> tuple[Numbers, Numbers]:
+        starts = range(0, len(images), batch_size)
+        parts = [model(images[start : start + batch_size], training=False) for start in starts]
+        logits, evidence = (np.concatenate(part).astype(np.float64) for part in zip(*parts, strict=True))
+        return logits[:, 0], evidence
+
+    return network
+
+
+def _drops(
+    network: Network,
+    image: NDArray[np.float32],
+    evidence: Numbers,
+    logit: float,
+    called_fake: bool,
+    generator: np.random.Generator,
+) -> Numbers:
+    """What the answer on one image loses, in logits, by each deletion of :func:`deletion.plan`: its first two axes."""
+    towards = 1 if called_fake else -1
+    deleted = deletion.plan(towards * evidence, generator)
+    # On a map of few places random orders often delete the same ones.
+    different, which = np.unique(deleted.reshape(-1, *evidence.shape), axis=0, return_inverse=True)
+    logits, _ = network(deletion.without(image, different))
+    return (towards * (logit - logits))[which].reshape(deleted.shape[:2])
+
+
+def _check(drops: Numbers, called_fake: NDArray[np.bool_], confidence: float) -> dict[str, Any]:
+    """The figures of the deletion check: in how many images the map does better than chance, and what that says."""
+    n, better = len(drops), int(deletion.better(drops).sum())
+    low, high = intervals.of_share(better, n, confidence)
+    verdict = "the map shows what its answers rest on" if low > 0.5 else "the map is no better than chance here"
+    return {
+        "n": n,
+        "called_fake": int(called_fake.sum()),
+        "called_real": int((~called_fake).sum()),
+        "random_orders": deletion.DRAWS,
+        "better": better,
+        "share": better / n,
+        "low": low,
+        "high": high,
+        "confidence": confidence,
+        "sentence": (
+            f"deleting what speaks most for an answer costs it more than deleting at random in {better} of {n} test "
+            f"images ({100 * better / n:.0f} %, {100 * confidence:g} % interval {100 * low:.0f} % to "
+            f"{100 * high:.0f} %): {verdict}"
+        ),
+    }
+
+
+def _row(test: scores.Scores, calibrated: calibration.Calibration, number: int) -> dict[str, Any]:
+    """What there is to say about a test image, by its number."""
+    return {
+        "member": str(test.member[number]),
+        "label": int(test.label[number]),
+        "logit": float(test.logit[number]),
+        "probability": float(calibrated.probability(test.logit[number])),
+    }
+
+
+def _caption(row: dict[str, Any]) -> str:
+    """True class and calibrated probability, and the end of the file's name."""
+    name = PurePosixPath(row["member"]).name
+    short = name if len(name) <= NAME else f"…{name[1 - NAME :]}"
+    return f"{('real', 'fake')[row['label']]}, P(fake) {row['probability']:.3f}\n{short}"
+
+
+def _notes(check: dict[str, Any]) -> str:
+    """What a reader of the sheet must know."""
+    return "\n".join(
+        [
+            "Evidence is exact: its mean over a face is the detector's logit, here counted from the threshold.",
+            "Each square stands for a place of the last layer, which sees a good deal beyond it.",
+            *textwrap.wrap(f"Check: {check['sentence']}.", NOTE),
+        ]
+    )
+
+
+if __name__ == "__main__":
+    run(main)
