@@ -7,7 +7,6 @@ about elsewhere. No set is ever trained on, and no threshold is chosen by one. W
 """
 
 import tempfile
-import zipfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from tqdm import tqdm
 from stages.errors import UserError, run
 from stages.faces import archive, duplicates, image, records, shards
 from stages.faces.archive import Member
+from stages.faces.zips import Zip
 from stages.files import publish, sha256, user_path, write_json
 from stages.params import Params, load
 from stages.sources import folder
@@ -53,10 +53,8 @@ def main() -> None:
         print("no external sets; name some in params.yaml to see what the detectors are worth elsewhere")
 
 
-def choose(
-    name: str, faces: zipfile.ZipFile, known: duplicates.Hashes, params: Params
-) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The images of a set that count (member, label, encoding), and how many do not: quarantined, or in the corpus too.
+def choose(name: str, faces: Zip, known: duplicates.Hashes, params: Params) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The images of a set that count (member, place, label, encoding), and how many are quarantined or in the corpus.
 
     Raises :class:`UserError` if more than ``data.max_quarantined`` of them cannot be used, or if none is left.
     """
@@ -82,14 +80,14 @@ def choose(
     return images[new], {"quarantined": problems.total(), "in_corpus": int((~new).sum())}
 
 
-def look(faces: zipfile.ZipFile, member: Member) -> dict[str, Any]:
+def look(faces: Zip, member: Member) -> dict[str, Any]:
     """What there is to know of one image. Raises the error that is its verdict where it cannot be used."""
     if member.problem:
         raise archive.MemberError(member.problem)
-    data = archive.read(faces, member.name)
+    data = archive.read(faces, member.name, member.place)
     encoding = image.inspect(data).encoding
     dhash = duplicates.dhash(image.decode(data))
-    return {"member": member.name, "label": member.label, "encoding": encoding, "dhash": dhash}
+    return {"member": member.name, "place": member.place, "label": member.label, "encoding": encoding, "dhash": dhash}
 
 
 if __name__ == "__main__":

@@ -1,21 +1,22 @@
 """Stage `index`: what is in the archive, image by image, and what that says about the corpus.
 
 Reads ``data/raw/faces.zip``. Writes ``data/index.parquet`` (one row a face), ``metrics/data.json``,
-``plots/data/counts.csv``, ``plots/data/file_size.csv``, ``data/quarantine.csv`` and ``data/contact_sheet.jpg``. Every
-image is opened, decoded and hashed, by one process a core. Images that cannot be used are quarantined: they keep their
-row, with the reason as their verdict, and are listed in ``data/quarantine.csv`` (member, reason). Neither seeds nor
-fractions of a split matter here.
+``plots/data/`` (``counts.csv``, ``properties.csv``, ``file_size.csv``), ``data/quarantine.csv`` and
+``data/contact_sheet.jpg``. Every image is opened, decoded and hashed, by one process a core. Images that cannot be used
+are quarantined: they keep their row, with the reason as their verdict, and are listed in ``data/quarantine.csv``
+(member, reason). Neither seeds nor fractions of a split matter here.
 """
 
 import hashlib
 import multiprocessing
 import os
 import signal
-import zipfile
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,16 +31,19 @@ from stages.errors import UserError, run
 from stages.faces import archive, audit, duplicates, image
 from stages.faces.archive import Member
 from stages.faces.layout import LABELS
+from stages.faces.zips import Zip
 from stages.files import publish, write_json
 
 ARCHIVE = "data/raw/faces.zip"
 INDEX = "data/index.parquet"
 QUARANTINE = "data/quarantine.csv"
 
-# What a worker finds out about one face. The last six columns, channel means and deviations (0–255), serve the audit.
+# What a worker finds out about one face. ``place`` is that of its entry in the archive's table of contents; the last
+# six columns, channel means and deviations (0–255), serve the audit.
 SCHEMA = pa.schema(
     [
         ("member", pa.string()),
+        ("place", pa.int64()),
         ("label", pa.int8()),
         ("split", pa.string()),
         ("bytes", pa.int64()),
@@ -59,7 +63,7 @@ SCHEMA = pa.schema(
 
 CHUNK = 64  # images a worker describes at a time
 ROW_GROUP = 10_000  # rows, so that readers need not hold the whole index
-MAX_WORKERS = 16  # each holds the archive's table of contents, 100 MB for 140,000 images
+MAX_WORKERS = 16  # each takes 100 MB
 SHEET_FACES = 8  # of each class
 SHEET_SIDE = 128  # px
 
@@ -67,55 +71,63 @@ SHEET_SIDE = 128  # px
 def main() -> None:
     """Index the archive."""
     data = params.load().data
+    pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own keeps what is freed
     with archive.open_archive(ARCHIVE) as faces:
-        listing = archive.listing(faces)
-        table = _describe_all(listing.faces)
-        index = table.to_pandas()
+        table, other = _describe_all(faces)
+        index = table.to_pandas(split_blocks=True)
         _check(index, data.max_quarantined)
         ok = (index["verdict"] == "ok").to_numpy()
-        likeness = duplicates.alike(duplicates.hash_bytes(index.loc[ok, "dhash"]), data.near_duplicate_bits)
+        likeness = duplicates.alike(duplicates.hash_bytes(index.pop("dhash")[ok]), data.near_duplicate_bits)
         index["group"] = -1
         index.loc[ok, "group"] = likeness.group
-        figures = audit.figures(index, likeness, listing.other)
         sheet = _contact_sheet(faces, index[ok])
 
-    table = table.append_column("group", pa.array(index["group"], pa.int64()))
     with publish(INDEX) as part:
+        table = table.append_column("group", pa.array(index["group"], pa.int64()))
         pq.write_table(table, part, row_group_size=ROW_GROUP)
+    del table  # before the audit, which needs the most memory
+    figures = audit.figures(index, likeness, other)
     quarantined = index.loc[~ok, ["member", "verdict"]].rename(columns={"verdict": "reason"})
     with publish(QUARANTINE) as part:
         quarantined.to_csv(part, index=False)
     with publish("data/contact_sheet.jpg") as part:
         sheet.save(part, quality=90)
-    with publish("plots/data/counts.csv") as part:
-        audit.counts(index).to_csv(part, index=False)
-    with publish("plots/data/file_size.csv") as part:
-        audit.file_sizes(index).to_csv(part, index=False)
+    for name, plot in (("counts", audit.counts), ("properties", audit.properties), ("file_size", audit.file_sizes)):
+        with publish(f"plots/data/{name}.csv") as part:
+            plot(index).to_csv(part, index=False)
     write_json("metrics/data.json", figures)
     _summarise(figures, quarantined["reason"], data.max_shortcut_auc)
 
 
-def _describe_all(members: list[Member]) -> pa.Table:
-    """One row a member, in their order, made by parallel processes that each open the archive."""
+def _describe_all(faces: Zip) -> tuple[pa.Table, int]:
+    """One row a face, in the archive's order, and the number of other members.
+
+    The rows are made by parallel processes that each open the archive. They wait in a file, since there is room for
+    them in memory only when the processes have ended.
+    """
+    members, other = archive.listing(faces)
     chunks = [members[start : start + CHUNK] for start in range(0, len(members), CHUNK)]
     workers = min(os.cpu_count() or 1, MAX_WORKERS, len(chunks))
-    batches = []
-    with (
-        tqdm(total=len(members), desc="index", unit="image", disable=None) as bar,
-        ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (ARCHIVE,)) as pool,
-    ):
-        try:
-            for batch in pool.map(_describe_chunk, chunks):
-                batches.append(batch)
-                bar.update(len(batch))
-        except BrokenProcessPool:
-            raise UserError(
-                f"{ARCHIVE}: a process died while reading images, likely for lack of memory; free some and run again"
-            ) from None
-    return pa.Table.from_batches(batches, SCHEMA)
+    with tempfile.TemporaryFile(dir=Path(ARCHIVE).parent) as file:
+        with (
+            pa.ipc.new_stream(file, SCHEMA) as rows,
+            tqdm(total=len(members), desc="index", unit="image", disable=None) as bar,
+            ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (ARCHIVE,)) as pool,
+        ):
+            try:
+                for batch in pool.map(_describe_chunk, chunks):
+                    rows.write_batch(batch)
+                    bar.update(len(batch))
+            except BrokenProcessPool:
+                raise UserError(
+                    f"{ARCHIVE}: a process died while reading images, likely for lack of memory; "
+                    "free some and run again"
+                ) from None
+        file.seek(0)
+        return pa.ipc.open_stream(file).read_all(), other
 
 
-_archive: zipfile.ZipFile  # of this worker process
+_archive: Zip  # of this worker process
 
 
 def _start_worker(path: str) -> None:
@@ -132,11 +144,17 @@ def _describe_chunk(members: list[Member]) -> pa.RecordBatch:
 
 def _describe(member: Member) -> dict[str, Any]:
     """The row of one member: as much as could be found out, and the verdict."""
-    row: dict[str, Any] = {"member": member.name, "label": member.label, "split": member.split, "bytes": member.size}
+    row: dict[str, Any] = {
+        "member": member.name,
+        "place": member.place,
+        "label": member.label,
+        "split": member.split,
+        "bytes": member.size,
+    }
     if member.problem:
         return row | {"verdict": member.problem}
     try:
-        data = archive.read(_archive, member.name)
+        data = archive.read(_archive, member.name, member.place)
         row["sha256"] = hashlib.sha256(data).hexdigest()
         row |= asdict(image.inspect(data))
         rgb = image.decode(data)
@@ -167,23 +185,23 @@ def _check(index: pd.DataFrame, max_quarantined: float) -> None:
             raise UserError(f"{ARCHIVE}: not one {name} image can be used; mend the archive")
 
 
-def _contact_sheet(faces: zipfile.ZipFile, images: pd.DataFrame) -> Image.Image:
+def _contact_sheet(faces: Zip, images: pd.DataFrame) -> Image.Image:
     """A row of faces for each class, evenly drawn from the archive, under the name of the class."""
     caption = 16
     sheet = Image.new("RGB", (SHEET_FACES * SHEET_SIDE, len(LABELS) * (SHEET_SIDE + caption)), "white")
     for row, (name, label) in enumerate(LABELS.items()):
         top = row * (SHEET_SIDE + caption)
         ImageDraw.Draw(sheet).text((4, top + 2), name, "black")
-        for column, member in enumerate(_evenly(images.loc[images["label"] == label, "member"])):
-            face = Image.fromarray(image.decode(archive.read(faces, member)))
+        for column, (member, place) in enumerate(_evenly(images[images["label"] == label])):
+            face = Image.fromarray(image.decode(archive.read(faces, member, place)))
             sheet.paste(face.resize((SHEET_SIDE, SHEET_SIDE)), (column * SHEET_SIDE, top + caption))
     return sheet
 
 
-def _evenly(members: pd.Series) -> Iterator[str]:
-    """At most ``SHEET_FACES`` of the members, evenly spaced."""
-    places = np.linspace(0, len(members) - 1, min(SHEET_FACES, len(members))).astype(int)
-    yield from members.iloc[places]
+def _evenly(images: pd.DataFrame) -> Iterator[tuple[str, int]]:
+    """The names and places of at most ``SHEET_FACES`` of the images, evenly spaced."""
+    rows = images.iloc[np.linspace(0, len(images) - 1, min(SHEET_FACES, len(images))).astype(int)]
+    return zip(rows["member"], rows["place"], strict=True)
 
 
 def _summarise(figures: dict[str, float | None], reasons: pd.Series, max_shortcut_auc: float) -> None:

@@ -24,8 +24,8 @@ ARCHIVE, INDEX, MANIFEST, SHARDS = (
 def main() -> None:
     """Write the shards of all splits."""
     params = load()
-    encodings = pd.read_parquet(INDEX, columns=["member", "encoding"])
-    images = manifest.read(MANIFEST).merge(encodings, on="member", how="left", validate="one_to_one")
+    found = pd.read_parquet(INDEX, columns=["member", "place", "encoding"])
+    images = manifest.read(MANIFEST).merge(found, on="member", how="left", validate="one_to_one")
     with archive.open_archive(ARCHIVE) as faces, publish(SHARDS) as folder:
         folder.mkdir()
         summaries = {}

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from stages import params
@@ -31,31 +32,46 @@ Integers = NDArray[np.int64]
 def main() -> None:
     """Write the manifest and say what is in it."""
     split = params.load().split
-    if not INDEX.is_file():
-        raise UserError(f"{INDEX} is missing; run the index stage first (`dvc repro index`)")
-    index = pd.read_parquet(INDEX, columns=["member", "label", "split", "verdict", "group"])
-    images = _sound(index)
-    quarantined = len(index) - len(images)
+    pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own keeps what is freed
+    images, quarantined = _read_sound()
     if split.method == "official":
         _require_folders(images)
 
-    unlike = images[~images["group"].duplicated()] if split.near_duplicates == "drop" else images
-    drawn = _draw(unlike, split) if split.limit_per_class is not None else unlike
+    sound = len(images)
+    if split.near_duplicates == "drop":
+        images = images[~images["group"].duplicated()]
+    unlike = len(images)
+    if split.limit_per_class is not None:
+        images = _draw(images, split)
+    drawn = len(images)
     if split.method == "stratified":
-        groups = drawn["group"] if split.near_duplicates == "group" else pd.Series(range(len(drawn)), drawn.index)
-        drawn = drawn.assign(split=_stratify(drawn["label"], groups, split))
-    _require_images(drawn, split)
+        groups = images["group"] if split.near_duplicates == "group" else pd.Series(range(len(images)), images.index)
+        images = images.assign(split=_stratify(images["label"], groups, split))
+    _require_images(images, split)
 
-    manifest.write(drawn, MANIFEST)
-    _summarise(drawn, quarantined, len(images) - len(unlike), len(unlike) - len(drawn))
+    manifest.write(images, MANIFEST)
+    _summarise(images, quarantined, sound - unlike, unlike - drawn)
 
 
-def _sound(index: pd.DataFrame) -> pd.DataFrame:
-    """The images that can be used, by split then name, their groups numbered in that order."""
-    images = index[index["verdict"] == "ok"]
-    order = pd.Categorical(images["split"], SPLITS).codes  # -1: none
-    images = images.assign(order=order).sort_values(["order", "member"], ignore_index=True)
-    return images.assign(group=pd.factorize(images["group"])[0])
+def _read_sound() -> tuple[pd.DataFrame, int]:
+    """The images that can be used, by split then name, their groups numbered in that order; and how many cannot.
+
+    Pandas would sort by two columns of text in much memory.
+    """
+    if not INDEX.is_file():
+        raise UserError(f"{INDEX} is missing; run the index stage first (`dvc repro index`)")
+    images = pd.read_parquet(INDEX, columns=["member", "label", "split", "verdict", "group"])
+    total = len(images)
+    images = images[images.pop("verdict") == "ok"]
+    by_name = images["member"].argsort().to_numpy()
+    images = images.iloc[by_name[_rank(images["split"])[by_name].argsort(kind="stable")]].reset_index(drop=True)
+    images["group"] = pd.factorize(images["group"])[0]
+    return images, total - len(images)
+
+
+def _rank(splits: pd.Series) -> Integers:
+    """The number of each split in the order train, valid, test; -1 where there is none."""
+    return np.select([splits == name for name in SPLITS], range(len(SPLITS)), -1)
 
 
 def _require_folders(images: pd.DataFrame) -> None:
@@ -137,7 +153,7 @@ def _summarise(images: pd.DataFrame, quarantined: int, duplicates: int, surplus:
     for row in _counts(images).itertuples():
         print(f"  {row.Index:<5}  {row.real:>8,} real  {row.fake:>8,} fake")
     print(f"left out: {quarantined:,} quarantined, {duplicates:,} duplicates, {surplus:,} above split.limit_per_class")
-    rank = images["split"].map(SPLITS.index)
+    rank = pd.Series(_rank(images["split"]), images.index)
     if leaks := int((rank > rank.groupby(images["group"]).transform("min")).sum()):
         print(
             f"WARNING: {leaks:,} images are duplicates, or nearly, of one in an earlier split, and may flatter the "

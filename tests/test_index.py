@@ -25,6 +25,7 @@ WRITTEN = [
     "metrics/data.json",
     "plots/data/counts.csv",
     "plots/data/file_size.csv",
+    "plots/data/properties.csv",
 ]
 
 
@@ -156,6 +157,8 @@ def test_a_class_saved_at_another_quality_is_announced_loudly(project, capsys):
     )
     index.main()
     assert read_json("metrics/data.json")["shortcut_auc"] >= 0.95
+    properties = pd.read_csv("plots/data/properties.csv").set_index(["property", "label", "value"])["images"]
+    assert properties["JPEG quality"].to_dict() == {("real", "75"): 40, ("fake", "90"): 40}
     assert "WARNING: file size, format and average colour alone tell real from fake" in capsys.readouterr().out
     assert Path("data/quarantine.csv").read_text() == "member,reason\n"
 
@@ -183,7 +186,12 @@ def test_a_missing_archive_stops_the_run(project):
     assert written() == []
 
 
-@pytest.mark.skipif(not REAL_FACES.is_dir(), reason="needs 1,800 faces of the 140k corpus in ../shared/faces/140k")
+real_faces = pytest.mark.skipif(
+    not REAL_FACES.is_dir(), reason="needs 1,800 faces of the 140k corpus in ../shared/faces/140k"
+)
+
+
+@real_faces
 def test_on_real_faces_exactly_the_known_pairs_are_near_and_there_is_no_shortcut(project, capsys):
     project()
     folder.fetch(REAL_FACES, Path("data/raw/faces.zip"))
@@ -199,3 +207,13 @@ def test_on_real_faces_exactly_the_known_pairs_are_near_and_there_is_no_shortcut
     assert 0.55 <= figures["shortcut_auc"] <= 0.61
     assert table["quantisation"].nunique() == 1
     assert "WARNING" not in capsys.readouterr().out
+
+
+@real_faces
+def test_real_faces_of_which_one_class_was_saved_anew_give_themselves_away(project, capsys):
+    real, fake = (sorted((REAL_FACES / kind).iterdir())[:300] for kind in ("real", "fake"))
+    saved_anew = {f"fake/{path.name}": encoded(Image.open(path), quality=92) for path in fake}
+    project({f"real/{path.name}": path.read_bytes() for path in real} | saved_anew)
+    index.main()
+    assert read_json("metrics/data.json")["shortcut_auc"] >= 0.95
+    assert "WARNING" in capsys.readouterr().out

@@ -79,6 +79,11 @@ def tables() -> dict[str, pd.DataFrame]:
     found["plots/differences.csv"] = pairs.assign(lead_low=-0.01, lead_high=0.05)
     splits = [(split, label) for split in ("train", "valid", "test") for label in ("fake", "real")]
     found["plots/data/counts.csv"] = pd.DataFrame(splits, columns=["split", "label"]).assign(images=range(100, 106))
+    made = [("Format", "JPEG", 9), ("Format", "PNG", 2), ("JPEG quality", "75", 9), ("JPEG quality", "none", 2)]
+    found["plots/data/properties.csv"] = pd.DataFrame(
+        [(*row[:2], label, row[2]) for row in made for label in ("fake", "real")],
+        columns=["property", "value", "label", "images"],
+    )
     bins = [(size, label) for label in ("fake", "real") for size in (10.0, 20.0, 30.0)]
     found["plots/data/file_size.csv"] = pd.DataFrame(bins, columns=["kilobytes", "label"]).assign(images=range(5, 11))
     return found
@@ -184,6 +189,13 @@ def test_file_sizes_begin_each_bar_where_the_last_one_ends() -> None:
     svg = draw("Data: file size per class")
     bars = re.findall(r'aria-label="[^"]*?low: (\d+)\.0; high: (\d+)\.0', svg)
     assert sorted({(int(low), int(high)) for low, high in bars}) == [(0, 10), (10, 20), (20, 30)]
+
+
+def test_every_property_has_a_panel_of_its_own_values_the_commonest_first() -> None:
+    svg = draw("Data: format, resolution and compression per class")
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", svg)
+    shown = [text for text in texts if text in ("Format", "JPEG quality", "JPEG", "PNG", "75", "none")]
+    assert shown == ["Format", "JPEG quality", "JPEG", "PNG", "75", "none"]
 
 
 def built_page() -> str:

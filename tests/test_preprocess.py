@@ -13,6 +13,7 @@ from stages import preprocess
 from stages.backend import tf
 from stages.errors import UserError
 from stages.faces import image, manifest
+from stages.faces.zips import Zip
 from stages.files import read_json
 
 SHARDS = Path("data/shards")
@@ -58,9 +59,12 @@ def project(tmp_path, monkeypatch, write_params):
         with zipfile.ZipFile("data/raw/faces.zip", "w") as archive:
             for name, data in members.items():
                 archive.writestr(name, data)
+        with Zip("data/raw/faces.zip") as archive:
+            places = {info.filename: place for place, info in archive.members()}
         names = list(members)
         encodings = [image.inspect((indexed or members)[name]).encoding for name in names]
-        pd.DataFrame({"member": names, "encoding": encodings}).to_parquet("data/index.parquet")
+        index = pd.DataFrame({"member": names, "place": [places[name] for name in names], "encoding": encodings})
+        index.to_parquet("data/index.parquet")
         table = pd.DataFrame(
             {
                 "member": names,

@@ -26,6 +26,7 @@ SHORTCUTS = [
 SHORTCUT_IMAGES = 20_000  # enough for two decimals of an AUC, in seconds
 SHORTCUT_FOLDS = 5
 FILE_SIZE_BINS = 20
+COMMONEST = 8  # values of a property that get bars of their own
 
 
 def figures(index: pd.DataFrame, likeness: Likeness, other: int) -> dict[str, float | None]:
@@ -35,7 +36,7 @@ def figures(index: pd.DataFrame, likeness: Likeness, other: int) -> dict[str, fl
     ``other``: members of the archive that are no faces. Duplicates are counted in pairs; near ones exclude exact ones.
     """
     images = index[index["verdict"] == "ok"]
-    codes = np.unique(images["sha256"], return_inverse=True)[1].astype(np.int64)
+    codes = pd.factorize(images["sha256"])[0]
     no_links = np.empty((0, 2), np.int64)
     together = np.zeros(len(images), np.int64)
     label = images["label"].to_numpy().astype(np.int64)
@@ -80,6 +81,7 @@ def shortcut_auc(images: pd.DataFrame) -> tuple[float | None, float | None, floa
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+    from threadpoolctl import threadpool_limits
 
     images = images.sample(min(len(images), SHORTCUT_IMAGES), random_state=0)
     fake, groups = images["label"].to_numpy() == LABELS["fake"], images["group"].to_numpy()
@@ -89,14 +91,15 @@ def shortcut_auc(images: pd.DataFrame) -> tuple[float | None, float | None, floa
     seen = images.assign(bytes_per_pixel=images["bytes"] / (images["width"] * images["height"]))[SHORTCUTS]
     for column in ("format", "mode", "quantisation"):
         seen[column] = seen[column].astype("category").cat.codes
-    scores = cross_val_predict(
-        HistGradientBoostingClassifier(max_iter=50, random_state=0),
-        seen.to_numpy(float),
-        fake,
-        groups=groups,
-        cv=StratifiedGroupKFold(folds, shuffle=True, random_state=0),
-        method="predict_proba",
-    )[:, 1]
+    with threadpool_limits(1):  # several threads save no time on so little, and lose minutes on a busy machine
+        scores = cross_val_predict(
+            HistGradientBoostingClassifier(max_iter=50, random_state=0),
+            seen.to_numpy(float),
+            fake,
+            groups=groups,
+            cv=StratifiedGroupKFold(folds, shuffle=True, random_state=0),
+            method="predict_proba",
+        )[:, 1]
     auc = float(roc_auc_score(fake, scores))
     margin = 1.96 * _standard_error(auc, int(fake.sum()), int((~fake).sum()))
     return auc, max(0.0, auc - margin), min(1.0, auc + margin)
@@ -127,6 +130,28 @@ def file_sizes(index: pd.DataFrame) -> pd.DataFrame:
         for label in LABELS
     ]
     return pd.concat(rows)
+
+
+def properties(index: pd.DataFrame) -> pd.DataFrame:
+    """How the files of each class were made: ``property,value,label,images``, the commonest value of a property first.
+
+    Properties are the format, the resolution (width × height, px), the JPEG quality and the quantisation tables (their
+    digest); value is "none" where a file has no such thing, and "other" for all but the ``COMMONEST`` values.
+    """
+    images = _named(index)
+    values = {
+        "Format": images["format"],
+        "Resolution": images["width"].astype(str) + " × " + images["height"].astype(str),
+        "JPEG quality": images["jpeg_quality"].astype("Int8").astype("string").fillna("none"),
+        "Quantisation tables": images["quantisation"].fillna("none"),
+    }
+    tables = []
+    for name, value in values.items():
+        order = [*value.value_counts(sort=True).index[:COMMONEST], "other"]
+        shown = pd.Categorical(value.where(value.isin(order), "other"), order)
+        count = images.groupby([shown, "label"], observed=True).size()
+        tables.append(count.rename_axis(["value", "label"]).rename("images").reset_index().assign(property=name))
+    return pd.concat(tables)[["property", "value", "label", "images"]]
 
 
 def _named(index: pd.DataFrame) -> pd.DataFrame:

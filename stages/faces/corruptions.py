@@ -21,6 +21,7 @@ SOCIAL_SIDE = 200 / 256
 REACH = 4  # the blur's kernel ends at this many σ
 
 
+@tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]  # AutoGraph cannot read `match`
 def corrupt(image: "tf.Tensor", kind: str, strength: float, seed: "tf.Tensor") -> "tf.Tensor":
     """``image`` (side × side × 3, float32, whole numbers in 0–255) after one corruption, of the same shape and dtype.
 

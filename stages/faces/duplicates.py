@@ -46,7 +46,10 @@ def dhash(rgb: Pixels) -> str:
 
 def hash_bytes(hashes: Iterable[str]) -> Hashes:
     """Hexadecimal hashes, as :func:`dhash` gives them, as uint8, n × 32."""
-    return np.frombuffer(bytes.fromhex("".join(hashes)), np.uint8).reshape(-1, HASH_BYTES)
+    packed = bytearray()
+    for text in hashes:  # one by one: as strings of Python they would take five times the room
+        packed += bytes.fromhex(text)
+    return np.frombuffer(packed, np.uint8).reshape(-1, HASH_BYTES)
 
 
 def alike(hashes: Hashes, bits: int) -> Likeness:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from stages.errors import UserError
 from stages.faces.layout import LABELS, Place, place_of
+from stages.faces.zips import Zip
 
 CHUNK = 1 << 20  # bytes
 MAX_EXPANSION = 100  # times its own size that a zip may unpack to; images hardly shrink, so more is a zip bomb
@@ -69,16 +70,25 @@ def verify(archive: Path) -> Counter[Place]:
 
     Raises :class:`zipfile.BadZipFile`, with the reason, for anything but a sound, unencrypted zip of sane size.
     """
+    counts: Counter[Place] = Counter()
     try:
-        with zipfile.ZipFile(archive) as members:
-            files = [member for member in members.infolist() if not member.is_dir()]
-            times = sum(member.file_size for member in files) / archive.stat().st_size
-            if times > MAX_EXPANSION:
-                raise zipfile.BadZipFile(f"it would unpack to {times:,.0f} times its size, as no images do")
-            for member in tqdm(files, desc="verifying the archive", unit="file", disable=None):
-                with members.open(member) as content:
-                    while content.read(CHUNK):
-                        pass
+        with Zip(archive) as members:
+            size, unpacked = archive.stat().st_size, 0
+            with tqdm(total=size, desc="verifying the archive", unit="B", unit_scale=True, disable=None) as bar:
+                for place, member in members.members():
+                    if member.is_dir():
+                        continue
+                    unpacked += member.file_size
+                    if unpacked > MAX_EXPANSION * size:
+                        raise zipfile.BadZipFile(
+                            f"it would unpack to more than {MAX_EXPANSION} times its size, as no images do"
+                        )
+                    with members.open(place) as content:
+                        while content.read(CHUNK):
+                            pass
+                    if where := place_of(member.filename):
+                        counts[where] += 1
+                    bar.update(member.compress_size)
     except (zlib.error, lzma.LZMAError, struct.error, EOFError, RuntimeError, ValueError) as error:
         raise zipfile.BadZipFile(str(error) or type(error).__name__) from error
     except OSError as error:
@@ -86,7 +96,7 @@ def verify(archive: Path) -> Counter[Place]:
         if error.errno not in (None, errno.EINVAL):
             raise
         raise zipfile.BadZipFile(str(error)) from error
-    return Counter(place for member in files if (place := place_of(member.filename)))
+    return counts
 
 
 def _pack(folder: Path, archive: Path) -> tuple[Counter[Place], dict[str, int]]:

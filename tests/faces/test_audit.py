@@ -145,3 +145,20 @@ def test_file_sizes_share_their_bins_and_lose_no_image(corpus):
     assert real["kilobytes"].tolist() == fake["kilobytes"].tolist()
     assert (real["images"].sum(), fake["images"].sum()) == (500, 499)
     assert real["kilobytes"].iloc[-1] == pytest.approx(12, abs=0.1)
+
+
+def test_properties_are_counted_by_class_and_rare_values_together(corpus):
+    index = corpus(20)
+    index["width"] = [64] * 10 + [*range(100, 110)]  # eleven resolutions, of which eight are shown
+    index.loc[0, ["format", "jpeg_quality", "quantisation"]] = ["PNG", None, None]
+    index.loc[1, "verdict"] = "truncated"
+    table = audit.properties(index)
+    assert table.groupby("property")["images"].sum().to_dict() == dict.fromkeys(
+        ("Format", "Resolution", "JPEG quality", "Quantisation tables"), 19
+    )
+    rows = {name: rows[["value", "label", "images"]].values.tolist() for name, rows in table.groupby("property")}
+    assert rows["Format"] == [["JPEG", "fake", 9], ["JPEG", "real", 9], ["PNG", "real", 1]]
+    assert rows["JPEG quality"] == [["75", "fake", 9], ["75", "real", 9], ["none", "real", 1]]
+    assert rows["Quantisation tables"] == [["aaaaaaaa", "fake", 9], ["aaaaaaaa", "real", 9], ["none", "real", 1]]
+    assert rows["Resolution"][:2] == [["64 × 32", "fake", 4], ["64 × 32", "real", 5]]
+    assert [row for row in rows["Resolution"] if row[0] == "other"] == [["other", "fake", 2], ["other", "real", 1]]

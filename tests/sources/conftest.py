@@ -48,7 +48,8 @@ class Seen(NamedTuple):
 class LoopbackKaggle(ThreadingHTTPServer):
     """Introspects tokens, redirects downloads to its storage and serves ``archive`` there, with ETag and Range.
 
-    ``script[route]`` holds answers to give first, in their order; ``seen`` is every request so far.
+    ``script[route]`` holds answers to give first, in their order; ``seen`` is every request so far, and ``sent`` the
+    bytes of the archive that were sent ``slowly``.
     """
 
     daemon_threads = True
@@ -59,6 +60,7 @@ class LoopbackKaggle(ThreadingHTTPServer):
         self.etag = '"one"'
         self.storage_url = "http://storage.test/archive.zip?signature=secret"  # no such host: only the proxy answers
         self.seen: list[Seen] = []
+        self.sent = 0
         self.script: dict[str, list[Answer]] = {"token": [], "api": [], "storage": []}
         self.released = threading.Event()
 
@@ -121,6 +123,16 @@ class LoopbackKaggle(ThreadingHTTPServer):
             handler.server.released.wait(60)
 
         return answer
+
+    @staticmethod
+    def slowly(handler: "Handler") -> None:
+        """Send the archive from where the client wants it, in about a second for all of it, and count the bytes."""
+        archive = handler.server.archive
+        piece = len(archive) // 250
+        for start in range(handler.promise_archive(), len(archive), piece):
+            handler.server.released.wait(0.004)
+            handler.wfile.write(archive[start : start + piece])
+            handler.server.sent += len(archive[start : start + piece])
 
     @staticmethod
     def trickle(handler: "Handler") -> None:

@@ -242,7 +242,7 @@ def test_an_encrypted_zip(zip_of):
 
 def test_a_zip_bomb_is_not_unpacked(zip_of):
     path = zip_of(zipfile.ZIP_DEFLATED, real=bytes(10_000_000), fake="f")
-    with pytest.raises(UserError, match=r"not a sound zip \(it would unpack to \d,\d{3} times its size"):
+    with pytest.raises(UserError, match=r"not a sound zip \(it would unpack to more than 100 times its size"):
         fetch(path)
 
 

@@ -6,11 +6,13 @@ import hashlib
 import itertools
 import json
 import os
+import random
 import resource
 import shutil
 import socket
 import subprocess
 import sys
+import time
 import zipfile
 from collections import namedtuple
 from pathlib import Path
@@ -544,3 +546,30 @@ def test_killed_at_any_moment_the_next_run_resumes(kaggle, logged_in, project):
     assert kaggle.ranges()[-1] == "bytes=150000-"
     assert ARCHIVE.read_bytes() == kaggle.archive
     assert zipfile.ZipFile(ARCHIVE).testzip() is None
+
+
+@pytest.mark.slow
+def test_ten_kills_at_random_moments_cost_hardly_a_byte(kaggle, logged_in, project):
+    def came():
+        return PART.stat().st_size if PART.exists() else 0
+
+    kaggle.script["storage"] = [kaggle.slowly] * 99
+    moments, size = random.Random(1), len(kaggle.archive)
+    for kill in range(10):
+        kept, asked = came(), len(kaggle.ranges())
+        with stage() as process:
+            while len(kaggle.ranges()) == asked:
+                assert process.poll() is None, process.stderr.read()
+                time.sleep(0.001)
+            time.sleep(moments.uniform(0, 0.15))
+            process.kill()
+        assert process.returncode == -9, f"the download was over before kill {kill}"
+        assert kaggle.ranges()[asked:] in ([None], [None, f"bytes={kept}-"])  # killed before it asked for the rest?
+        assert kept <= came() < size
+    kept = came()
+    assert kept > size / 4
+    download.main()
+    assert kaggle.ranges()[-1] == f"bytes={kept}-"
+    assert ARCHIVE.read_bytes() == kaggle.archive
+    assert kaggle.sent < 1.25 * size
+    print(f"{kaggle.sent:,} bytes sent of {size:,}")
