@@ -163,6 +163,16 @@ def test_panels_are_named_after_their_detectors_and_say_how_many_images(title: s
     assert "workspace (200 test images)" in svg
 
 
+def test_detectors_whose_evidence_was_checked_on_other_numbers_of_images_keep_their_panels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Vega mixes up the panels of a grid of facets in which some are empty."""
+    path = "plots/resnet50-finetune/deletion.csv"
+    monkeypatch.setitem(TABLES, path, TABLES[path].assign(n=12))
+    heads = re.findall(r">workspace \((\d+) test images\), ([^<]*)<", draw(*titled("deletion")))
+    assert heads == [("12" if name == "resnet50-finetune" else "200", name) for name in DETECTORS]
+
+
 @pytest.mark.parametrize("title", FIGURES)
 def test_two_revisions_are_told_apart_and_named_in_their_order(title: str) -> None:
     svg = draw(title, "main", "experiment")  # which is not the order of the alphabet
