@@ -63,12 +63,14 @@ def send(params: Params, *, promote: bool = False) -> None:
     if promote and not winner:
         raise UserError("there is no winner of these detectors to promote; run `dvc repro` first")
     _quieten_mlflow()
+    import mlflow
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    uri = _address()
+    uri, before = _address(), os.environ.get("MLFLOW_TRACKING_URI")
     answers: list[str] = []
     try:
+        mlflow.set_tracking_uri(uri)  # a client's own server is not enough: models:/… is sought on this one
         for answer in _send_all(uri, found, winner, params, promote=promote):
             answers.append(answer)  # one by one: those before an error count
     except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
@@ -79,6 +81,8 @@ def send(params: Params, *, promote: bool = False) -> None:
             f"MLflow at {_without_passwords(uri)} did not take {left} ({_reason(error)}); "
             "every file is in place, and `make track` (python -m stages.tracking) sends them later"
         ) from error
+    finally:
+        mlflow.set_tracking_uri(before)
     took, registered = answers[: len(found)], answers[len(found) :]
     counts = ", ".join(f"{count} {what}" for what, count in Counter(took).items())
     place = f"experiment {params.tracking.experiment} at {_without_passwords(uri)}"
@@ -145,11 +149,8 @@ def _send_all(
         for detector in found:
             yield _send_detector(client, experiment, detector, params)
         if winner:
-            run = _run(client, experiment, winner)
-            model = _model(client, run, winner)
-            yield registry.register(
-                client, params.tracking.experiment, winner, run.info.run_id, model.model_id, promote=promote
-            )
+            model = _model(client, _run(client, experiment, winner), winner)
+            yield registry.register(client, params.tracking.experiment, winner, model, promote=promote)
 
 
 def _experiment(client: Any, name: str, uri: str) -> str:

@@ -39,14 +39,14 @@ def held_out_digest() -> str:
     return hashlib.sha256("".join(splits[split]["sha256"] for split in ("valid", "test")).encode()).hexdigest()
 
 
-def register(client: Any, name: str, detector: Detector, run_id: str, model_id: str, *, promote: bool) -> str:
-    """Register a detector's model under ``name`` and make it champion where it may be; say in a sentence what was done.
+def register(client: Any, name: str, detector: Detector, model: Any, *, promote: bool) -> str:
+    """Register a detector's logged model under ``name``, make it champion where it may be, and say what was done.
 
     ``promote``: make it champion whatever the champion is.
     """
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name, description=DESCRIPTION)
-    version = _version(client, name, detector, run_id, model_id)
+    version = _version(client, name, detector, model)
     title = f"Registry: {name} version {version.version} ({detector.name})"
     number = client.get_registered_model(name).aliases.get(ALIAS)
     if number == version.version:
@@ -58,15 +58,15 @@ def register(client: Any, name: str, detector: Detector, run_id: str, model_id: 
     return f"{title} is now the champion" + (f", in place of version {number}" if number else "")
 
 
-def _version(client: Any, name: str, detector: Detector, run_id: str, model_id: str) -> Any:
+def _version(client: Any, name: str, detector: Detector, model: Any) -> Any:
     """The version that points to the model, made if need be, with the detector's figures as tags and its model card."""
-    source = f"models:/{model_id}"
     tags = {"detector": detector.name, "model_sha256": detector.record["model_sha256"]}
     tags |= {key: str(detector.metrics[key]) for key in FIGURES} | {"held_out_digest": held_out_digest()}
+    source, run_id = f"models:/{model.model_id}", model.source_run_id
     known = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
     version = next((one for one in known if one.source == source), None)
     if not version:
-        version = client.create_model_version(name, source, run_id, tags, model_id=model_id)
+        version = client.create_model_version(name, source, run_id, tags, model_id=model.model_id)
     for key, value in tags.items():
         if version.tags.get(key) != value:
             client.set_model_version_tag(name, version.version, key, value)

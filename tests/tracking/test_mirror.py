@@ -234,6 +234,8 @@ def test_a_temporary_experiment_sends_to_the_real_project(
     found = runs(mlflow_client(f"sqlite:///{project / 'mlflow.db'}"))
     assert len(found) == 2
     assert all(run.info.artifact_uri.startswith((project / "mlartifacts").as_uri()) for run in found.values())
+    client = mlflow_client(f"sqlite:///{project / 'mlflow.db'}")
+    assert client.get_model_version_by_alias("real-or-generated-faces", "champion").tags["detector"] == WINNER
 
 
 def test_a_detector_that_is_not_finished_is_left_out(params: Params) -> None:

@@ -129,7 +129,9 @@ def test_a_new_calibration_is_a_new_version_and_new_figures_are_not(params: Para
     first, second = (client.get_model_version(NAME, number) for number in ("1", "2"))
     assert first.run_id == second.run_id
     assert first.source != second.source
-    metrics = {m.key: m.value for m in client.get_logged_model(second.source.removeprefix("models:/")).metrics}
+    metrics = {
+        metric.key: metric.value for metric in client.get_logged_model(second.source.removeprefix("models:/")).metrics
+    }
     assert metrics["roc_auc"] == 0.77
 
 
