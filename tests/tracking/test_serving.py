@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,14 +21,14 @@ import pytest
 from PIL import Image
 
 from stages.scoring import calibration
-from tests.tracking.conftest import SIZE, WINNER, command, free_port
+from tests.tracking.conftest import ROOT, SIZE, WINNER, command, free_port
 
 Ask = Callable[[Any], tuple[int, Any]]
 
 
 @pytest.fixture(scope="module")
-def ask(written: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
-    """Ask a real server of the champion over HTTP: anything that JSON can say in, status and answer out.
+def address(written: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real server of the champion.
 
     It runs in an empty folder, where Python finds no ``stages`` but the one in the model.
     """
@@ -49,16 +50,6 @@ def ask(written: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask
             start_new_session=True,
         )
 
-    def ask(content: Any) -> tuple[int, Any]:
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{port}/invocations", json.dumps(content).encode(), {"Content-Type": "application/json"}
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                return answer.status, json.load(answer)
-        except urllib.error.HTTPError as error:
-            return error.code, json.load(error)
-
     try:
         for _ in range(400):
             try:
@@ -67,10 +58,27 @@ def ask(written: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask
             except OSError:
                 assert process.poll() is None, (folder / "log").read_text()
                 time.sleep(0.3)
-        yield ask
+        yield f"http://127.0.0.1:{port}"
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+@pytest.fixture
+def ask(address: str) -> Ask:
+    """Ask the server over HTTP: anything that JSON can say in, status and answer out."""
+
+    def ask(content: Any) -> tuple[int, Any]:
+        request = urllib.request.Request(
+            f"{address}/invocations", json.dumps(content).encode(), {"Content-Type": "application/json"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+
+    return ask
 
 
 def jpeg(pixels: np.ndarray) -> bytes:
@@ -139,3 +147,15 @@ def test_a_request_without_an_image_is_refused(content: Any, ask: Ask) -> None:
     status, answer = ask(content)
     assert status == 400
     assert "Traceback" not in json.dumps(answer)
+
+
+def test_the_command_in_the_readme_asks_it(address: str, tmp_path: Path) -> None:
+    shown = re.search(r"^\$ (base64 .*?-d @-)$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert shown
+    (tmp_path / "face.jpg").write_bytes(jpeg(np.full((600, 400, 3), 200, np.uint8)))
+    script = shown[1].replace("http://127.0.0.1:5001", address)
+    assert address in script
+    answer = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    (row,) = json.loads(answer.stdout)["predictions"]
+    assert row["verdict"] in calibration.VERDICTS
+    assert row["error"] is None
