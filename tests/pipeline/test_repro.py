@@ -204,7 +204,7 @@ def test_one_goes_back_to_the_commit_and_to_the_experiment_without_training(expe
     record = experiment / "data/models/densenet121-finetune.json"
     changed = record.read_text()
     leave(experiment)
-    assert (rate(experiment), record.read_text() == changed) == (0.0005, False)
+    assert (rate(experiment), record.read_text() == changed) == (0.00003, False)
     assert ran(call(experiment, "dvc", "repro")) == []
     call(experiment, "dvc", "exp", "apply", "lower-rate")
     assert (rate(experiment), record.read_text() == changed) == (0.0007, True)
