@@ -8,7 +8,7 @@ RUNTIME := .venv/.runtime$(if $(GPU),-gpu)
 DEV := .venv/.dev
 COMPILE := uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-annotate --custom-compile-command "make requirements"
 
-.PHONY: help repro test lint format ui plots track requirements
+.PHONY: help repro test lint format ui plots track promote requirements
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-14s%s\n' "$$name" "$$text"; done
 
@@ -33,6 +33,9 @@ plots: $(RUNTIME)  ## draw all plots, in dvc_plots/index.html
 
 track: $(RUNTIME)  ## send to MLflow what it lacks
 	@python -m stages.tracking
+
+promote: $(RUNTIME)  ## make the winner the registered champion, whatever the champion is
+	@python -m stages.tracking --promote
 
 requirements: $(DEV)  ## pin the newest versions that go together
 	@$(COMPILE) requirements.in -o requirements.txt

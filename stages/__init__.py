@@ -14,7 +14,7 @@ stages/detectors/  one module a backbone, the head, the training loop, the devic
 stages/scoring/    figures, curves, thresholds, calibration and intervals, from scores alone
 stages/evidence/   which answers to explain, the check of their evidence, the sheet of faces
 stages/reporting/  the report's figures, sentences and templates
-stages/tracking/   MLflow, as a mirror of the files; also a command for people
+stages/tracking/   MLflow, as a mirror of the files, its registry and server; also a command for people
 ``errors``         the one way in which a stage refuses: a sentence and an exit code
 ``files``          the one way in which a stage publishes a file: whole or not at all
 =================  ====================================================================================================

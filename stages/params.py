@@ -202,7 +202,7 @@ class Explain(Section):
 class Tracking(Section):
     """MLflow."""
 
-    experiment: Annotated[str, Field(min_length=1)]
+    experiment: Annotated[str, Field(pattern=r"^[^/:'\"]+$")]  # also a name in the registry
 
 
 class Params(Section):

@@ -1,10 +1,12 @@
 """Tracking: MLflow as a mirror of the files that the stages wrote, one run a detector.
 
-Files are the truth. This module reads them (``data/models/M-P.keras`` and its record, ``metrics/detectors/M-P.json``,
-``plots/M-P/``, ``data/raw/source.json``, ``data/contact_sheet.jpg``) and writes none, so it also sends what an absent
-server missed (``make track``) and what DVC restored from its cache without running. A run is found by the digest of its
-model. Its tag ``mirror_digest``, set last, is the digest of all that it shows: the same files are never sent twice, a
-run that was cut off is completed, and a new evaluation updates its run without another copy of the model.
+Files are the truth. This module reads them (``data/models/M-P.keras`` and its record, ``data/calibration/M-P.json``,
+``metrics/detectors/M-P.json``, ``plots/M-P/``, ``data/raw/source.json``, ``data/contact_sheet.jpg``) and writes none,
+so it also sends what an absent server missed (``make track``) and what DVC restored from its cache without running. A
+run is found by the digest of its model. Its tag ``mirror_digest``, set last, is the digest of all that it shows: the
+same files are never sent twice, a run that was cut off is completed, and a new evaluation updates its run. It sends
+another copy of the model only where the calibration, which MLflow serves with it, has changed. At the end the winner is
+registered (``registry.py``).
 
 The server is ``MLFLOW_TRACKING_URI``, or else ``mlflow.db`` and ``mlartifacts/`` in the project's root. One that is
 away costs one request, 12 s at most; a slow one needs a larger ``MLFLOW_HTTP_REQUEST_TIMEOUT`` (s).
@@ -20,7 +22,6 @@ import textwrap
 import time
 from collections import Counter
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,7 +29,9 @@ from urllib.parse import urlsplit
 from stages.errors import UserError
 from stages.files import project_root, sha256
 from stages.params import Params
-from stages.tracking.content import Detector, curves, detectors, figures, parameters, tags
+from stages.tracking import registry
+from stages.tracking.content import CALIBRATION, Detector, curves, detectors, figures, parameters, tags
+from stages.tracking.packaging import package
 
 METRICS_A_REQUEST = 1000  # MLflow's limit
 
@@ -45,8 +48,10 @@ def mirror(params: Params) -> None:
         print(f"warning: {error}", file=sys.stderr)
 
 
-def send(params: Params) -> None:
+def send(params: Params, *, promote: bool = False) -> None:
     """Make sure that the server holds one complete run of every detector on disk; print what that took.
+
+    The winner is registered too, and with ``promote`` it becomes the champion whatever the champion is.
 
     Raises :class:`NotSentError` where the server did not take one, and :class:`UserError` where there is none, or
     where its files disagree.
@@ -54,25 +59,36 @@ def send(params: Params) -> None:
     found = list(detectors(params))
     if not found:
         raise UserError("there is no detector to track yet; run `dvc repro` first")
+    winner = registry.winner(found)
+    if promote and not winner:
+        raise UserError("there is no winner of these detectors to promote; run `dvc repro` first")
     _quieten_mlflow()
+    import mlflow
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    uri = _address()
-    done: Counter[str] = Counter()
+    uri, before = _address(), os.environ.get("MLFLOW_TRACKING_URI")
+    answers: list[str] = []
     try:
-        for outcome in _send_each(uri, found, params):
-            done[outcome] += 1
+        mlflow.set_tracking_uri(uri)  # a client's own server is not enough: models:/… is sought on this one
+        for answer in _send_all(uri, found, winner, params, promote=promote):
+            answers.append(answer)  # one by one: those before an error count
     except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
         # SQLAlchemyError: no database; ImportError: the driver of one is missing; OSError: also those of requests.
-        left = ", ".join(detector.name for detector in found[done.total() :])
+        steps = [detector.name for detector in found] + ["the registration of the winner"] * bool(winner)
+        left = ", ".join(steps[len(answers) :])
         raise NotSentError(
             f"MLflow at {_without_passwords(uri)} did not take {left} ({_reason(error)}); "
             "every file is in place, and `make track` (python -m stages.tracking) sends them later"
         ) from error
-    counts = ", ".join(f"{count} {what}" for what, count in done.items())
+    finally:
+        mlflow.set_tracking_uri(before)
+    took, registered = answers[: len(found)], answers[len(found) :]
+    counts = ", ".join(f"{count} {what}" for what, count in Counter(took).items())
     place = f"experiment {params.tracking.experiment} at {_without_passwords(uri)}"
     print(f"MLflow: {counts} ({place}); `make ui` shows them")
+    for sentence in registered:
+        print(sentence)
 
 
 def _address() -> str:
@@ -118,8 +134,10 @@ def _quieten_mlflow() -> None:
     logging.getLogger("alembic").setLevel(logging.ERROR)
 
 
-def _send_each(uri: str, found: list[Detector], params: Params) -> Iterator[str]:
-    """Bring the runs of the detectors up to date, one after the other; yield what each took."""
+def _send_all(
+    uri: str, found: list[Detector], winner: Detector | None, params: Params, *, promote: bool
+) -> Iterator[str]:
+    """Bring the runs of the detectors up to date, one by one, then register the winner; yield what came of each."""
     from filelock import FileLock
     from mlflow import MlflowClient
 
@@ -130,6 +148,9 @@ def _send_each(uri: str, found: list[Detector], params: Params) -> Iterator[str]
         experiment = _experiment(client, params.tracking.experiment, uri)
         for detector in found:
             yield _send_detector(client, experiment, detector, params)
+        if winner:
+            model = _model(client, _run(client, experiment, winner), winner)
+            yield registry.register(client, params.tracking.experiment, winner, model, promote=promote)
 
 
 def _experiment(client: Any, name: str, uri: str) -> str:
@@ -148,20 +169,23 @@ def _send_detector(client: Any, experiment: str, detector: Detector, params: Par
     from mlflow.entities import Metric, Param, RunTag
 
     labels, values = tags(detector, params), parameters(detector, params)
-    key = " and ".join(f"tags.{name} = '{labels[name]}'" for name in ("model_sha256", "model", "phase"))
-    same = client.search_runs([experiment], key, max_results=1)
-    if same and same[0].data.tags.get("mirror_digest") == detector.digest:
+    same = _run(client, experiment, detector)
+    if same and (name := labels.get("dvc_experiment")):  # it may have made this detector, or share it with another
+        names = same.data.tags.get("dvc_experiment", "").split(", ")
+        labels["dvc_experiment"] = ", ".join(dict.fromkeys([*filter(None, names), name]))
+        client.set_tag(same.info.run_id, "dvc_experiment", labels["dvc_experiment"])
+    if same and same.data.tags.get("mirror_digest") == detector.digest:
         return "already there"
     now, trained = int(time.time() * 1000), int(detector.record["train_seconds"] * 1000)  # ms
-    known = same[0] if same else client.create_run(experiment, now - trained, labels, detector.name)
+    known = same or client.create_run(experiment, now - trained, labels, detector.name)
     run_id, start = known.info.run_id, known.info.start_time
     missing = [Param(*item) for item in values.items() if item[0] not in known.data.params]
     client.log_batch(run_id, params=missing, tags=[RunTag(*item) for item in labels.items()])
-    model_id = _send_model(client, known, detector, values)
+    model_id, is_new = _send_model(client, known, detector, values)
     # The times of a curve hang on the run alone: a point that is sent again is the same point.
     points = [Metric(p.name, p.value, start + int(p.seconds * 1000), p.epoch) for p in curves(detector)]
     for name, value in figures(detector).items():
-        if known.data.metrics.get(name) != value:
+        if is_new or known.data.metrics.get(name) != value:
             points.append(Metric(name, value, now, 0, model_id=model_id))
     for first in range(0, len(points), METRICS_A_REQUEST):
         client.log_batch(run_id, metrics=points[first : first + METRICS_A_REQUEST])
@@ -169,6 +193,19 @@ def _send_detector(client: Any, experiment: str, detector: Detector, params: Par
     client.set_terminated(run_id, end_time=start + trained)  # the run lasts as long as the training did
     client.set_tag(run_id, "mirror_digest", detector.digest)
     return "updated" if "mirror_digest" in known.data.tags else "sent"
+
+
+def _run(client: Any, experiment: str, detector: Detector) -> Any:
+    """The run of a detector, or None."""
+    key = {"model_sha256": detector.record["model_sha256"], "model": detector.model, "phase": detector.phase}
+    query = " and ".join(f"tags.{name} = '{value}'" for name, value in key.items())
+    return next(iter(client.search_runs([experiment], query, max_results=1)), None)
+
+
+def _model(client: Any, run: Any, detector: Detector) -> Any:
+    """The model that a run has, with the calibration that the detector has now, or None."""
+    query = f"source_run_id = '{run.info.run_id}' and tags.calibration_sha256 = '{sha256(detector.files[CALIBRATION])}'"
+    return next(iter(client.search_logged_models([run.info.experiment_id], query)), None)
 
 
 def _send_artifacts(client: Any, run_id: str, detector: Detector) -> None:
@@ -187,59 +224,27 @@ def _send_artifacts(client: Any, run_id: str, detector: Detector) -> None:
         client.log_artifacts(run_id, temporary)
 
 
-def _send_model(client: Any, run: Any, detector: Detector, values: dict[str, str]) -> str:
-    """Upload the model unless the run has it; one that was cut off is not READY, and is completed. Return its id."""
+def _send_model(client: Any, run: Any, detector: Detector, values: dict[str, str]) -> tuple[str, bool]:
+    """Upload the model unless the run has it; one that was cut off is not READY, and is completed.
+
+    Return its id, and whether it was uploaded.
+    """
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
     experiment, run_id = run.info.experiment_id, run.info.run_id
-    same = client.search_logged_models([experiment], f"source_run_id = '{run_id}'")
-    if same and same[0].status == LoggedModelStatus.READY:
-        return str(same[0].model_id)
+    known = _model(client, run, detector)
+    if known and known.status == LoggedModelStatus.READY:
+        return str(known.model_id), False
     if sha256(detector.keras) != detector.record["model_sha256"]:
         raise UserError(f"{detector.keras} is not the file that its record describes; `dvc repro` makes both again")
-    logged = same[0] if same else client.create_logged_model(experiment, detector.name, run_id, params=values)
-    if not (run.outputs and run.outputs.model_outputs):  # MLflow's database refuses the same one a second time
+    labels = {"calibration_sha256": sha256(detector.files[CALIBRATION])}
+    logged = known or client.create_logged_model(experiment, detector.name, run_id, labels, values)
+    linked = run.outputs.model_outputs if run.outputs else []
+    if logged.model_id not in [output.model_id for output in linked]:  # MLflow refuses the same one a second time
         client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
-        _package(detector, logged, folder)
+        package(detector, logged, folder)
         client.log_model_artifacts(logged.model_id, str(folder))
     client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
-    return str(logged.model_id)
-
-
-def _package(detector: Detector, logged: Any, folder: Path) -> None:
-    """Make an MLflow model of the .keras file as it is.
-
-    ``mlflow.keras.log_model`` wants the model in memory: to load and save four takes a minute, to copy them no time.
-    ``mlflow.keras.load_model`` and ``mlflow.pyfunc.load_model`` load what this writes.
-    """
-    import numpy as np
-    from mlflow import pyfunc
-    from mlflow.models import Model, ModelSignature
-    from mlflow.types import Schema, TensorSpec
-
-    versions = {name: version(name) for name in ("keras", "numpy", "tensorflow")}
-    size, float32 = detector.record["image_size"], np.dtype("float32")
-    signature = ModelSignature(
-        inputs=Schema([TensorSpec(float32, (-1, size, size, 3))]),
-        outputs=Schema([TensorSpec(float32, (-1, 1))]),
-    )
-    package = Model(logged.artifact_location, logged.source_run_id, signature=signature, model_id=logged.model_id)
-    package.add_flavor(
-        "keras",
-        data=f"data/{detector.name}",  # MLflow adds the .keras
-        keras_version=versions["keras"],
-        keras_backend="tensorflow",
-        save_exported_model=False,
-    )
-    pyfunc.save_model(
-        str(folder),
-        loader_module="mlflow.keras",
-        data_path=str(detector.keras),
-        mlflow_model=package,
-        pip_requirements=[f"{name}=={number}" for name, number in versions.items()],
-        metadata={"input": "RGB faces, 0-255", "output": "P(fake)"},
-    )
-    del package.flavors["python_function"]["data"]  # mlflow.keras wants the folder that MLmodel is in
-    package.save(str(folder / "MLmodel"))
+    return str(logged.model_id), True

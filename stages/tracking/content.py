@@ -18,6 +18,7 @@ from stages.files import read_json, sha256
 from stages.params import Params, Phase
 
 DATA_SOURCE, CONTACT_SHEET = Path("data/raw/source.json"), Path("data/contact_sheet.jpg")
+CALIBRATION, CARD = "calibration.json", "model_card.md"  # their names in a run
 SHARED_STAGES, MODEL_STAGES = ("download", "index", "split", "preprocess"), ("weights", "features", "baseline")
 FIT_FIGURES = ("epochs", "best_epoch", "best_val_auc", "trainable_parameters", "train_seconds", "images_per_second")
 
@@ -67,11 +68,15 @@ def detectors(params: Params) -> Iterator[Detector]:
         for phase in get_args(Phase):
             name = f"{model}-{phase}"
             record, metrics = Path(f"data/models/{name}.json"), Path(f"metrics/detectors/{name}.json")
-            history = Path(f"plots/{name}/history.csv")
-            if not all(path.exists() for path in (record.with_suffix(".keras"), record, metrics, history, DATA_SOURCE)):
+            history, calibration = Path(f"plots/{name}/history.csv"), Path(f"data/calibration/{name}.json")
+            needed = (record.with_suffix(".keras"), record, metrics, history, calibration, DATA_SOURCE)
+            if not all(path.exists() for path in needed):
                 continue
             _check_params(params, model, phase)
             files = {"metrics.json": metrics, "training.json": record, DATA_SOURCE.name: DATA_SOURCE}
+            files |= {CALIBRATION: calibration}
+            card = Path(f"data/report/{name}.md")
+            files |= {CARD: card} if card.exists() else {}
             files |= {f"tables/{table.name}": table for table in sorted(history.parent.glob("*.csv"))}
             files |= {CONTACT_SHEET.name: CONTACT_SHEET} if CONTACT_SHEET.exists() else {}
             contents = "".join(f"{name} {sha256(path)}\n" for name, path in files.items())

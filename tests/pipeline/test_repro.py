@@ -1,11 +1,13 @@
 """The real `dvc repro`, from a fresh clone to the leaderboard, on the tiny preset; then what re-runs when."""
 
+import csv
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -143,21 +145,139 @@ def test_metrics_and_plots_are_shown(project: Path, first: str) -> None:
         assert title in page
 
 
-def test_a_changed_rate_reruns_only_what_depends_on_it(project: Path, first: str) -> None:
+RATE = "detectors.densenet121.finetune.learning_rate"
+
+
+def test_an_experiment_reruns_only_what_depends_on_its_change(project: Path, first: str) -> None:
     call(project, "git", "add", "-A")
     call(project, "git", "commit", "-q", "-m", "first run")
-    change(project, "detectors.densenet121.finetune.learning_rate", 0.0007)
-    rows = json.loads(call(project, "dvc", "params", "diff", "--json"))
-    assert [list(keys) for keys in rows.values()] == [["detectors.densenet121.finetune.learning_rate"]]
-    assert ran(call(project, "dvc", "repro")) == [
+    assert ran(call(project, "dvc", "exp", "run", "-n", "lower-rate", "-S", f"{RATE}=0.0007")) == [
         "params",
         "finetune@densenet121",
         "score@densenet121-finetune",
         "evaluate@densenet121-finetune",
+        "explain@densenet121-finetune",
         "compare",
+        "report",
     ]
-    changed = json.loads(call(project, "dvc", "metrics", "diff", "--json"))
+
+
+@pytest.fixture(scope="module")
+def experiment(project: Path, first: str) -> Path:
+    """The project right after the experiment `lower-rate`, whatever of this module runs."""
+    if "lower-rate" not in call(project, "dvc", "exp", "list", "--name-only"):
+        test_an_experiment_reruns_only_what_depends_on_its_change(project, first)
+    return project
+
+
+def rate(project: Path) -> float:
+    params = YAML(typ="safe").load(project / "params.yaml")
+    return float(params["detectors"]["densenet121"]["finetune"]["learning_rate"])
+
+
+def leave(project: Path) -> None:
+    """Back to the commit, as docs/experiments.md says."""
+    call(project, "git", "restore", ".")
+    call(project, "dvc", "checkout")
+
+
+def shown(project: Path) -> dict[str, dict[str, str]]:
+    """The rows of `dvc exp show` by the name of the experiment, or of the revision."""
+    rows = csv.DictReader(call(project, "dvc", "exp", "show", "--csv").splitlines())
+    return {row["Experiment"] or row["rev"]: row for row in rows}
+
+
+def test_an_experiment_is_compared_with_the_commit(experiment: Path) -> None:
+    rows = json.loads(call(experiment, "dvc", "params", "diff", "--json"))
+    assert [list(keys) for keys in rows.values()] == [[RATE]]
+    changed = json.loads(call(experiment, "dvc", "metrics", "diff", "--json"))
+    assert "metrics/detectors/densenet121-finetune.json" in changed
     assert set(changed) <= {"metrics/detectors/densenet121-finetune.json", "metrics/leaderboard.json"}
+    assert "file://" in call(experiment, "dvc", "plots", "diff", "HEAD")
+    page = (experiment / "dvc_plots/index.html").read_text()
+    assert '"rev": "workspace"' in page
+    assert '"rev": "HEAD"' in page
+    assert [shown(experiment)[name][RATE] for name in ("workspace", "lower-rate")] == ["0.0007", "0.0007"]
+
+
+def test_one_goes_back_to_the_commit_and_to_the_experiment_without_training(experiment: Path) -> None:
+    record = experiment / "data/models/densenet121-finetune.json"
+    changed = record.read_text()
+    leave(experiment)
+    assert (rate(experiment), record.read_text() == changed) == (0.00003, False)
+    assert ran(call(experiment, "dvc", "repro")) == []
+    call(experiment, "dvc", "exp", "apply", "lower-rate")
+    assert (rate(experiment), record.read_text() == changed) == (0.0007, True)
+    assert ran(call(experiment, "dvc", "repro")) == []
+    leave(experiment)
+
+
+def test_a_grid_runs_in_the_queue_and_is_found_in_mlflow_by_its_names(experiment: Path) -> None:
+    """Another seed for the intervals: the cheapest grid there is, for it runs no network."""
+    leave(experiment)
+    said = call(experiment, "dvc", "exp", "run", "--queue", "-S", "evaluate.seed=1,2")
+    names = re.findall("Queued experiment '(.+)'", said)
+    assert len(names) == 2
+    call(experiment, "dvc", "queue", "start")
+    for _ in range(600):
+        status = call(experiment, "dvc", "queue", "status")
+        if not re.search("Queued|Running", status):
+            break
+        time.sleep(1)
+    assert status.count("Success") == 2, status
+    rows = shown(experiment)
+    assert [rows[name]["evaluate.seed"] for name in names] == ["1", "2"]
+
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{experiment / 'mlflow.db'}")
+    search = re.search("tags.dvc_experiment LIKE '.+'", (ROOT / "docs/experiments.md").read_text())
+    assert search
+    for name in (*names, "lower-rate"):
+        found = client.search_runs(["1"], search[0].replace("lower-rate", name))
+        assert sorted(run.info.run_name for run in found) == sorted(DETECTORS)
+    rates = {run.data.params["learning_rate"] for run in found if run.info.run_name == "densenet121-finetune"}
+    assert rates == {"0.0007"}  # a detector that changed is a run of its own
+
+
+def test_a_clone_with_the_remote_has_all_and_trains_nothing(experiment: Path) -> None:
+    leave(experiment)
+    storage, origin, clone = (experiment.parent / name for name in ("storage", "origin.git", "clone"))
+    assert "no remote" in call(experiment, "dvc", "pull", refused=True)
+    call(experiment, "dvc", "remote", "add", "--default", "storage", str(storage))
+    call(experiment, "git", "commit", "-q", "-m", "Share data and models", ".dvc/config")
+    call(experiment, "dvc", "push")
+    call(experiment, "git", "clone", "-q", "--bare", ".", str(origin))
+    call(experiment, "git", "remote", "add", "origin", str(origin))
+
+    call(experiment, "git", "clone", "-q", str(origin), str(clone))
+    call(clone, "dvc", "pull")
+    assert ran(call(clone, "dvc", "repro")) == []
+    model = "data/models/densenet121-finetune.keras"
+    assert (clone / model).read_bytes() == (experiment / model).read_bytes()
+
+    call(experiment, "dvc", "exp", "push", "origin", "lower-rate")
+    call(clone, "dvc", "exp", "pull", "origin", "lower-rate")
+    call(clone, "dvc", "exp", "apply", "lower-rate")
+    assert rate(clone) == 0.0007
+    assert ran(call(clone, "dvc", "repro")) == []
+
+
+def test_the_ci_recipe_says_what_a_change_does_to_the_metrics(experiment: Path) -> None:
+    steps = YAML(typ="safe").load(ROOT / ".github/workflows/ci.yml")["jobs"]["metrics"]["steps"]
+    (script,) = (step["run"] for step in steps if step.get("name") == "compare")
+    leave(experiment)
+    head = call(experiment, "git", "rev-parse", "HEAD").strip()
+    call(experiment, "dvc", "exp", "apply", "lower-rate")
+    comments = []
+    for message in ("lower rate", "nothing"):
+        call(experiment, "git", "commit", "-q", "--allow-empty", "-a", "-m", message)
+        call(experiment, "env", "GITHUB_STEP_SUMMARY=/dev/null", "bash", "-euo", "pipefail", "-c", script)
+        comments.append((experiment / "comment.md").read_text())
+    call(experiment, "git", "reset", "-q", "--hard", head)
+    assert "| metrics/detectors/densenet121-finetune.json |" in comments[0]
+    assert "No committed metric changes." not in comments[0]
+    assert comments[1].endswith("No committed metric changes.\n")
 
 
 def test_a_misspelt_parameter_stops_the_run_before_anything_starts(project: Path, first: str) -> None:

@@ -1,17 +1,11 @@
 """The MLflow mirror: one complete run a detector, sent once, whatever happens to the server."""
 
-import csv
 import json
-import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -22,144 +16,8 @@ import pytest
 from stages import tracking
 from stages.errors import UserError
 from stages.files import sha256
-from stages.params import Params, load
-
-ROOT = Path(__file__).parents[1]
-DETECTORS = ("resnet50-baseline", "resnet50-finetune", "densenet121-baseline", "densenet121-finetune")
-SIZE = 32
-SETTINGS = ("MLFLOW_", "DVC_")  # of the person who runs the tests
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project as the stages leave it: four tiny detectors with their records, metrics and tables."""
-    import keras
-
-    folder = tmp_path_factory.mktemp("written")
-    shutil.copy(ROOT / "params.yaml", folder)
-    for number, name in enumerate(DETECTORS):
-        write_detector(folder, name, number)
-        keras.utils.set_random_seed(number)
-        layers = [keras.Input((SIZE, SIZE, 3)), keras.layers.Rescaling(1 / 255), keras.layers.GlobalAveragePooling2D()]
-        model = keras.Sequential([*layers, keras.layers.Dense(1, activation="sigmoid")])
-        keras_file = folder / f"data/models/{name}.keras"
-        model.save(keras_file)
-        edit(keras_file.with_suffix(".json"), model_sha256=sha256(keras_file))
-    write_json(folder / "data/raw/source.json", {"source": "sample", "sha256": "5" * 64})
-    (folder / "data/contact_sheet.jpg").write_bytes(b"\xff\xd8 not looked at \xff\xd9")
-    return folder
-
-
-def write_detector(folder: Path, name: str, number: int) -> None:
-    """All files of a detector but the model."""
-    model, phase = name.split("-")
-    record: dict[str, Any] = {
-        "model": model,
-        "phase": phase,
-        "weights": {"source": "imagenet", "asked": "auto", "sha256": "3" * 64},
-        "device": "CPU",
-        "precision": "float32",
-        "train_images": 600,
-        "valid_images": 150,
-        "image_size": SIZE,
-        "epochs": 3,
-        "best_epoch": 2,
-        "best_val_auc": 0.8 + number / 100,
-        "trainable_parameters": 1000 + number,
-        "train_seconds": 12.5,
-        "images_per_second": 144.0,
-    }
-    write_json(folder / f"data/models/{name}.json", record)
-    figures = {"n": 250, "roc_auc": 0.8 + number / 100, "accuracy": 0.7, "threshold": 0.4, "recall_fake": 0.75}
-    write_json(folder / f"metrics/detectors/{name}.json", {**figures, "weights": "imagenet", "device": "CPU"})
-    history = [[epoch, (7 - epoch) / 10, 0.6, 0.6, (8 - epoch) / 10, 0.55, 0.58, 0.001, 4.0] for epoch in range(1, 4)]
-    if phase == "finetune":
-        history.insert(0, [0, "", "", "", 0.9, 0.5, 0.5, "", ""])
-    header = "epoch,loss,accuracy,auc,val_loss,val_accuracy,val_auc,learning_rate,seconds"
-    write_csv(folder / f"plots/{name}/history.csv", header, history)
-    curve = [[share / 10, (share / 10) ** 0.4, 1 - share / 10] for share in range(11)]
-    write_csv(folder / f"plots/{name}/roc.csv", "false_positive_rate,true_positive_rate,threshold", curve)
-    curve = [[share / 10, 1 - share / 20, 1 - share / 10] for share in range(11)]
-    write_csv(folder / f"plots/{name}/pr.csv", "recall,precision,threshold", curve)
-    cells = [
-        ["real", "real", 90, 0.72],
-        ["real", "fake", 35, 0.28],
-        ["fake", "real", 31, 0.25],
-        ["fake", "fake", 94, 0.75],
-    ]
-    write_csv(folder / f"plots/{name}/confusion.csv", "actual,predicted,count,share", cells)
-    bins = [
-        [actual, low / 5, low / 5 + 0.2, 25, (low if actual == "fake" else 4 - low) / 10]
-        for actual in ("real", "fake")
-        for low in range(5)
-    ]
-    write_csv(folder / f"plots/{name}/scores.csv", "actual,low,high,count,share", bins)
-    report = [["real", "validation", 0.4, 0.7, 0.7, 0.7, 125], ["fake", "validation", 0.4, 0.7, 0.7, 0.7, 125]]
-    write_csv(folder / f"plots/{name}/report.csv", "class,threshold_name,threshold,precision,recall,f1,n", report)
-
-
-def write_csv(path: Path, header: str, rows: list[list[Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([header.split(","), *rows])
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content))
-
-
-def edit(path: Path, **changes: Any) -> None:
-    write_json(path, {**json.loads(path.read_text()), **changes})
-
-
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new MLflow database, which takes seconds to make and none to copy."""
-    tracking._quieten_mlflow()
-    from mlflow import MlflowClient
-
-    path = tmp_path_factory.mktemp("database") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
-
-
-@pytest.fixture
-def project(written: Path, empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the project, with a database that holds nothing; the current folder."""
-    for name in [name for name in os.environ if name.startswith("DVC_") or name == "MLFLOW_TRACKING_URI"]:
-        monkeypatch.delenv(name)
-    folder = tmp_path / "project"
-    shutil.copytree(written, folder)
-    shutil.copy(empty_database, folder)
-    monkeypatch.chdir(folder)
-    return folder
-
-
-@pytest.fixture
-def params(project: Path) -> Params:
-    """One backbone, so two detectors: what holds for them holds for four."""
-    return load().model_copy(update={"models": ["resnet50"]})
-
-
-def command(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run `python -m stages.tracking` as a person would, with no settings but these."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS)}
-    return subprocess.run(
-        [sys.executable, "-m", "stages.tracking"],
-        cwd=folder,
-        env={**kept, "PYTHONPATH": str(ROOT), **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
-def mlflow_client(uri: str | None = None) -> Any:
-    from mlflow import MlflowClient
-
-    return MlflowClient(uri or f"sqlite:///{Path('mlflow.db').resolve()}")
+from stages.params import Params
+from tests.tracking.conftest import DETECTORS, ROOT, SIZE, WINNER, Server, command, edit, free_port, mlflow_client
 
 
 def runs(client: Any) -> dict[str, Any]:
@@ -202,7 +60,10 @@ def test_the_command_makes_one_complete_run_a_detector(written: Path, tmp_path: 
     result = command(folder)
     assert (result.returncode, result.stderr) == (0, "")
     uri = f"sqlite:///{folder / 'mlflow.db'}"
-    assert result.stdout == f"MLflow: 4 sent (experiment real-or-generated-faces at {uri}); `make ui` shows them\n"
+    assert result.stdout.splitlines() == [
+        f"MLflow: 4 sent (experiment real-or-generated-faces at {uri}); `make ui` shows them",
+        f"Registry: real-or-generated-faces version 1 ({WINNER}) is now the champion",
+    ]
 
     client = mlflow_client(uri)
     found = runs(client)
@@ -237,6 +98,7 @@ def test_the_command_makes_one_complete_run_a_detector(written: Path, tmp_path: 
             *(f"tables/{plot}.csv" for plot in ("roc", "pr", "confusion", "scores", "history", "report")),
             "metrics.json",
             "training.json",
+            "calibration.json",
             "source.json",
             "contact_sheet.jpg",
         }
@@ -254,8 +116,7 @@ def test_a_second_time_nothing_is_sent(params: Params, capsys: pytest.CaptureFix
     before = held(mlflow_client())
     tracking.mirror(params)
     assert held(mlflow_client()) == before
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split(" (")[0] for line in lines] == ["MLflow: 2 sent", "MLflow: 2 already there"]
+    assert re.findall("MLflow: (.+?) \\(", capsys.readouterr().out) == ["2 sent", "2 already there"]
 
 
 def test_a_changed_evaluation_updates_its_run_without_the_model(
@@ -270,7 +131,7 @@ def test_a_changed_evaluation_updates_its_run_without_the_model(
     monkeypatch.setattr("mlflow.MlflowClient.log_model_artifacts", lambda *_: pytest.fail("the model was sent again"))
     tracking.mirror(params)
 
-    assert capsys.readouterr().out.splitlines()[-1].startswith("MLflow: 1 already there, 1 updated (")
+    assert "MLflow: 1 already there, 1 updated (" in capsys.readouterr().out
     after, run = held(client), runs(client)["resnet50-finetune"]
     assert run.data.metrics["roc_auc"] == 0.5
     assert run.data.metrics["brier"] == 0.2
@@ -314,7 +175,7 @@ def test_a_run_that_was_cut_off_is_completed_not_doubled(
     with monkeypatch.context() as patch:
         patch.setattr(MlflowClient, call, die_the_second_time)
         tracking.mirror(params)
-    assert "did not take resnet50-finetune (cut off)" in capsys.readouterr().err
+    assert "did not take resnet50-finetune, the registration of the winner (cut off)" in capsys.readouterr().err
     cut = runs(mlflow_client())["resnet50-finetune"].info.run_id
 
     tracking.mirror(params)
@@ -373,6 +234,8 @@ def test_a_temporary_experiment_sends_to_the_real_project(
     found = runs(mlflow_client(f"sqlite:///{project / 'mlflow.db'}"))
     assert len(found) == 2
     assert all(run.info.artifact_uri.startswith((project / "mlartifacts").as_uri()) for run in found.values())
+    client = mlflow_client(f"sqlite:///{project / 'mlflow.db'}")
+    assert client.get_model_version_by_alias("real-or-generated-faces", "champion").tags["detector"] == WINNER
 
 
 def test_a_detector_that_is_not_finished_is_left_out(params: Params) -> None:
@@ -433,12 +296,6 @@ def test_nothing_to_track_is_an_error_of_the_command(tmp_path: Path) -> None:
     assert result.stderr == "error: there is no detector to track yet; run `dvc repro` first\n"
 
 
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def test_an_absent_server_costs_a_sentence(written: Path) -> None:
     uri = f"http://person:secret@127.0.0.1:{free_port()}"
     result = command(written, MLFLOW_TRACKING_URI=uri)
@@ -470,56 +327,6 @@ def test_a_hanging_server_costs_one_request(
     assert len(printed.err.splitlines()) == 1
 
 
-class Server:
-    """A real `mlflow server` on loopback."""
-
-    def __init__(self, folder: Path, database: Path) -> None:
-        self.port = free_port()
-        self.uri = f"http://127.0.0.1:{self.port}"
-        folder.mkdir()
-        shutil.copy(database, folder / "server.db")
-        self.command = [
-            *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)),
-            *("--backend-store-uri", f"sqlite:///{folder / 'server.db'}", "--workers", "1"),
-            *("--artifacts-destination", str(folder / "artifacts")),
-        ]
-        self.folder = folder
-
-    def start(self) -> None:
-        """Start, and wait until it answers."""
-        with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                self.command,
-                stdout=log,
-                stderr=log,
-                cwd=self.folder,
-                env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},  # more processes, of no use here
-                start_new_session=True,
-            )
-        for _ in range(300):
-            try:
-                with urllib.request.urlopen(f"{self.uri}/health", timeout=1):
-                    return
-            except OSError:
-                time.sleep(0.2)
-        pytest.fail((self.folder / "log").read_text())
-
-    def kill(self) -> None:
-        """Kill the server and its workers."""
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-
-
-@pytest.fixture
-def server(project: Path, tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    running = Server(tmp_path / "server", empty_database)
-    running.start()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", running.uri)
-    yield running
-    running.kill()
-
-
 def test_a_server_that_dies_half_way_gets_the_rest_later(
     server: Server, params: Params, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -538,7 +345,7 @@ def test_a_server_that_dies_half_way_gets_the_rest_later(
         tracking.mirror(params)
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert f"MLflow at {server.uri} did not take resnet50-finetune (" in printed.err
+    assert f"MLflow at {server.uri} did not take resnet50-finetune, the registration of the winner (" in printed.err
     assert len(printed.err.splitlines()) == 1
 
     server.start()
@@ -551,11 +358,12 @@ def test_a_server_that_dies_half_way_gets_the_rest_later(
     assert held(client) == before
     assert not Path("mlartifacts").exists()  # a server keeps its own
 
+    assert client.get_model_version_by_alias("real-or-generated-faces", "champion").tags["detector"] == WINNER
     check_models(client, server.uri)
 
 
 def check_models(client: Any, uri: str) -> None:
-    """Each model loads back from the server in both ways, and predicts what the file does."""
+    """Each model loads back from the server as what Keras saved, and predicts what the file does."""
     import keras
     import mlflow
 
@@ -567,9 +375,5 @@ def check_models(client: Any, uri: str) -> None:
         assert expected.shape == (3, 1)
         np.testing.assert_array_equal(mlflow.keras.load_model(path).predict(faces, verbose=0), expected)
         signature = mlflow.models.get_model_info(path).signature
-        assert [(tuple(s.shape), s.type.name) for s in signature.inputs] == [((-1, SIZE, SIZE, 3), "float32")]
-        assert [(tuple(s.shape), s.type.name) for s in signature.outputs] == [((-1, 1), "float32")]
-    loaded = mlflow.pyfunc.load_model(path)
-    np.testing.assert_array_equal(loaded.predict(faces), expected)
-    with pytest.raises(mlflow.exceptions.MlflowException, match="schema"):
-        loaded.predict(faces[..., :2])
+        assert [(column.name, column.type.name) for column in signature.inputs] == [("image", "string")]
+        assert signature.outputs.input_names() == ["probability", "verdict", "error"]

@@ -1,0 +1,67 @@
+"""What MLflow serves: base64 of an image in; calibrated P(fake), a verdict, or what is wrong with the image out.
+
+MLflow copies this file into each model that it is given, with ``stages/`` beside it, and runs it where the model is
+loaded. The bytes are untrusted, and read with the limits of :mod:`stages.faces.image`.
+"""
+
+import base64
+import binascii
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+
+from stages.faces import image
+from stages.scoring import calibration
+
+BATCH = 32  # faces in one forward pass
+
+
+class Server(mlflow.pyfunc.PythonModel):
+    """One detector with its calibration."""
+
+    def load_context(self, context: Any) -> None:
+        """Load the detector; only here is TensorFlow needed."""
+        from stages.backend import tf
+        from stages.detectors import assembly
+
+        self.network = tf.function(
+            assembly.with_logits(assembly.load(Path(context.artifacts["detector"]))), reduce_retracing=True
+        )
+        self.calibration = calibration.read(context.artifacts["calibration"])
+        self.size = context.model_config["image_size"]
+
+    def predict(self, context: Any, model_input: pd.DataFrame) -> list[dict[str, Any]]:
+        """A row for each row: ``probability`` and ``verdict``, or ``error``; what does not apply is None."""
+        texts = list(model_input["image"])
+        return [row for first in range(0, len(texts), BATCH) for row in self._answers(texts[first : first + BATCH])]
+
+    def _answers(self, texts: list[Any]) -> list[dict[str, Any]]:
+        faces, errors = {}, {}
+        for number, text in enumerate(texts):
+            try:
+                faces[number] = self._face(text)
+            except image.ImageError as error:
+                errors[number] = {"probability": None, "verdict": None, "error": str(error)}
+        if not faces:
+            return [errors[number] for number in range(len(texts))]
+        logits = self.network(np.stack(list(faces.values())), training=False).numpy()[:, 0]
+        answers = zip(faces, self.calibration.probability(logits), self.calibration.verdict(logits), strict=True)
+        rows = {n: {"probability": float(p), "verdict": str(verdict), "error": None} for n, p, verdict in answers}
+        return [(rows | errors)[number] for number in range(len(texts))]
+
+    def _face(self, text: Any) -> np.ndarray:
+        """The pixels that the stage ``score`` would see: float32, size × size × 3. Raises ``ImageError``."""
+        from stages.faces import shards
+
+        try:
+            data = base64.b64decode(text, validate=True)
+        except (binascii.Error, ValueError, TypeError):
+            raise image.ImageError("not base64") from None
+        pixels: np.ndarray = shards.decode(image.encode_png(image.decode(data)), self.size).numpy()
+        return pixels
+
+
+mlflow.models.set_model(Server())

@@ -1,0 +1,156 @@
+"""The docs tell the truth: each command that they show is one that its tool takes; links, keys and messages exist.
+
+What the commands do is tested elsewhere (tests/pipeline, tests/tracking); here each is given to the parser of its tool.
+"""
+
+import ast
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from stages import params
+
+ROOT = Path(__file__).parents[1]
+DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+SHELL = {"base64", "cd", "curl", "export", "git", "grep", "sed", "source"}  # words that need no test
+SUBSTITUTION = re.compile(r"\$\((python -m stages\.preset \S+ --overrides)\)")
+
+
+def fenced(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def shown(path: Path) -> list[str]:
+    """The commands of a page: those after `$ ` in console blocks, and those in the text that begin with a tool."""
+    text = path.read_text()
+    blocks = "".join(fenced(text, "console")).replace("\\\n", " ")
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    inline = re.findall(r"`((?:dvc|make|mlflow|pre-commit|pytest|python -m) [^`]+)`", prose)
+    return re.findall(r"^\$ (.+)$", blocks, re.MULTILINE) + [" ".join(command.split()) for command in inline]
+
+
+COMMANDS = [pytest.param(command, id=f"{path.name}: {command[:60]}") for path in DOCS for command in shown(path)]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_is_one_that_its_tool_takes(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    line = SUBSTITUTION.sub(lambda found: output(found[1]), command)
+    words = shlex.shlex(line, posix=True, punctuation_chars=True)
+    words.whitespace_split = True
+    parts: list[list[str]] = [[]]
+    for word in words:
+        if set(word) <= set("|&;<>()"):
+            parts.append([])
+        else:
+            parts[-1].append(word)
+    for tool, *arguments in filter(None, parts):
+        if tool.isdigit():  # of a redirection
+            continue
+        check(tool, arguments, tmp_path)
+
+
+def check(tool: str, arguments: list[str], folder: Path) -> None:
+    match tool:
+        case "make":
+            for target in arguments:
+                name, is_variable, _ = target.partition("=")
+                wanted = rf"\$\(if \$\({name}\)" if is_variable else rf"^{re.escape(target)}:"
+                assert re.search(wanted, (ROOT / "Makefile").read_text(), re.MULTILINE), f"no {target} in the Makefile"
+        case "python":
+            assert arguments[0] == "-m"
+            known = output(f"python -m {arguments[1]} --help")
+            for option in [word for word in arguments if word.startswith("--")]:
+                assert option in known
+            if arguments[1] == "stages.preset" and arguments[2] != "NAME":
+                assert (ROOT / f"presets/{arguments[2]}.yaml").exists()
+        case "dvc":
+            from dvc.cli.parser import get_main_parser
+
+            parsed = get_main_parser().parse_args(arguments)
+            check_parameters(getattr(parsed, "set_param", None) or [], folder)
+        case "mlflow":
+            from mlflow.cli import cli
+
+            tool_command = cli
+            while hasattr(tool_command, "commands"):
+                tool_command = tool_command.commands[arguments.pop(0)]
+            tool_command.make_context("mlflow", arguments)
+        case "pre-commit":
+            output(f"pre-commit {arguments[0]} --help")
+        case "pytest":
+            for path in [word for word in arguments if not word.startswith("-")]:
+                assert (ROOT / path).exists()
+        case _:
+            assert tool in SHELL, f"nobody checks {tool}; teach this test to, or give it to SHELL"
+
+
+def check_parameters(overrides: list[str], folder: Path) -> None:
+    """Every parameter that is set exists and may have that value, in every cell of a grid."""
+    from dvc.utils.hydra import apply_overrides, get_hydra_sweeps
+
+    for cell in get_hydra_sweeps({"params.yaml": overrides}) if overrides else []:
+        shutil.copy(ROOT / "params.yaml", folder)
+        apply_overrides(str(folder / "params.yaml"), cell["params.yaml"])
+        params.load(folder / "params.yaml")
+
+
+@cache
+def output(command: str) -> str:
+    """What a command of this environment prints; it must succeed."""
+    tool, *arguments = command.split()
+    program = [sys.executable] if tool == "python" else [str(Path(sys.executable).with_name(tool))]
+    result = subprocess.run([*program, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
+def test_links_lead_to_files(path: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
+        if not link.startswith(("http://", "https://")):
+            assert (path.parent / link.partition("#")[0]).exists(), link
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
+def test_parameters_in_the_text_exist(path: Path) -> None:
+    content = YAML(typ="safe").load(ROOT / "params.yaml")
+    for key in re.findall(r"`([a-z_]+(?:\.[a-z0-9_]+)+)(?:: \w+)?`", path.read_text()):
+        section, *rest = key.split(".")
+        if section in content:
+            value = content[section]
+            for name in rest:
+                assert name in value, key
+                value = value[name]
+
+
+@cache
+def messages() -> list[str]:
+    """Every text in the code, with … where something is filled in."""
+    found = []
+    for path in (ROOT / "stages").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+            elif isinstance(node, ast.JoinedStr):
+                found.append(
+                    "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
+                )
+    return found
+
+
+TROUBLE = re.findall(r"^\| `([^`]+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("message", TROUBLE)
+def test_a_message_in_the_table_of_troubles_is_one_that_the_code_says(message: str) -> None:
+    assert len(TROUBLE) > 5
+    wanted = re.compile(".*".join(re.escape(part) for part in message.split("…")))
+    assert any(wanted.search(text) for text in messages())
