@@ -127,10 +127,10 @@ def _face(info: zipfile.ZipInfo, times: int) -> Member | None:
     place = None if info.is_dir() else place_of(info.filename)
     if place is None:
         return None
-    return Member(info.filename, LABELS[place.kind], place.split, info.file_size, _problem(info, times))
+    return Member(info.filename, LABELS[place.kind], place.split, info.file_size, problem_of(info, times))
 
 
-def _problem(info: zipfile.ZipInfo, times: int) -> str | None:
+def problem_of(info: zipfile.ZipInfo, times: int) -> str | None:
     """Why a member must not be read, or None."""
     path = PurePosixPath(info.filename.replace("\\", "/"))
     mode = info.external_attr >> 16
