@@ -58,4 +58,5 @@ def whole(picture: Image.Image, size: int) -> Image.Image:
         return picture
     side = min(picture.size)
     left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    return picture.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
+    square = picture.crop((left, top, left + side, top + side))  # or the filter would reach beyond it
+    return square.resize((size, size), Image.Resampling.BILINEAR)

@@ -41,6 +41,7 @@ def find(picture: Image.Image) -> list[Face]:
 
     The network is best at faces of a tenth to a half of its input, so it looks at the picture whole, at half size (for
     a face that fills it) and, where there are pixels enough, at overlapping quarters (for a crowd).
+    A face narrower than about a twentieth of the longer side may be missed.
     """
     found = [look(picture, *view) for view in views(*picture.size)]
     answers, confidence = (np.concatenate(parts) for parts in zip(*found, strict=True))
