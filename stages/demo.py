@@ -21,7 +21,7 @@ from werkzeug.serving import make_server
 from stages.errors import UserError, run
 from stages.faces.image import ImageError, decode
 from stages.photos import heatmap
-from stages.photos.answers import Answer, answers
+from stages.photos.answers import Box, Judgement, answers
 from stages.photos.exported import Detector
 from stages.photos.inputs import Photo
 from stages.predict import add_detectors, caveats, open_detectors, promise
@@ -69,7 +69,7 @@ def page(detectors: Sequence[Detector], *, only_loopback: bool) -> Flask:
         return render_template(
             "page.html.j2",
             nonce=g.nonce,
-            megabytes=MAX_BYTES // 2**20,
+            max_bytes=MAX_BYTES,
             caveat=caveats(detectors),
             detectors=[f"{detector.name}: {promise(detector)}" for detector in detectors],
         )
@@ -84,7 +84,7 @@ def page(detectors: Sequence[Detector], *, only_loopback: bool) -> Flask:
             return {"error": f"This picture cannot be read: {error}."}, 422
         with turn:
             found = list(answers(photo, detectors, "auto"))
-        return {"faces": [shown(answer) for answer in found if answer.judgement]}, 200
+        return {"faces": [shown(answer.box, answer.judgement) for answer in found if answer.judgement]}, 200
 
     @app.errorhandler(HTTPException)
     def refuse(error: HTTPException) -> tuple[dict[str, Any], int]:
@@ -104,12 +104,10 @@ def page(detectors: Sequence[Detector], *, only_loopback: bool) -> Flask:
     return app
 
 
-def shown(answer: Answer) -> dict[str, Any]:
+def shown(box: Box | None, judgement: Judgement) -> dict[str, Any]:
     """One face for the page: its box, probability and verdict, and as data: addresses its crop and its heat map."""
-    judgement = answer.judgement
-    assert judgement is not None
     return {
-        "box": answer.box,
+        "box": box,
         "probability": judgement.probability,
         "verdict": judgement.verdict,
         "crop": address(judgement.crop),

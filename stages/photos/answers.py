@@ -20,6 +20,7 @@ from stages.photos import alignment, finder
 from stages.photos.exported import Detector, Floats
 from stages.photos.inputs import Photo
 
+Box = tuple[int, int, int, int]  # left, top, right, bottom in px, right and bottom excluded
 Faces = Literal["auto", "find", "whole"]
 
 
@@ -39,7 +40,7 @@ class Answer:
 
     file: str
     face: int = 0
-    box: tuple[int, int, int, int] | None = None  # left, top, right, bottom in px, right and bottom excluded
+    box: Box | None = None
     judgement: Judgement | None = None
     error: str = ""
 

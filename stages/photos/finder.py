@@ -76,8 +76,11 @@ def look(picture: Image.Image, window: tuple[float, float, float, float], side: 
     answers += _anchors()[:, np.newaxis]
     answers[:, 1] = sides
     whole = (answers[:, 0] - sides / 2 >= 0).all(axis=1) & (answers[:, 0] + sides / 2 <= size).all(axis=1)
+    centred = ((answers[:, 0] >= 0) & (answers[:, 0] < size)).all(axis=1)  # not in the canvas beside the picture
+    reach = np.abs(answers[:, [LEFT_EYE, RIGHT_EYE, MOUTH]] - answers[:, :1]).max(axis=(1, 2))
+    sound = (sides > 0).all(axis=1) & centred & (reach < sides.max(axis=1))  # else the crop could be of any size
     cut = (right - left, bottom - top) != picture.size  # a window may cut a face in two, of which another has all
-    wanted = (confidence >= MIN_CONFIDENCE) & (sides > 0).all(axis=1) & (whole | (not cut))
+    wanted = (confidence >= MIN_CONFIDENCE) & sound & (whole | (not cut))
     answers, confidence = answers[wanted] / scale, confidence[wanted]
     answers[:, [0, *range(2, 8)]] += (left, top)
     return answers, confidence
