@@ -8,12 +8,19 @@ RUNTIME := .venv/.runtime$(if $(GPU),-gpu)
 DEV := .venv/.dev
 COMPILE := uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-annotate --custom-compile-command "make requirements"
 
-.PHONY: help repro test lint format ui plots track promote requirements
+.PHONY: help repro predict demo test lint format ui plots track promote requirements
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-14s%s\n' "$$name" "$$text"; done
 
 repro: $(RUNTIME)  ## train, evaluate and compare the detectors; GPU=1 installs NVIDIA's libraries first
 	@dvc repro
+
+predict: $(RUNTIME)  ## judge photos: make predict IMAGES="holiday.jpg album/"
+	@test -n "$(IMAGES)" || { echo "error: name photos, folders or zips: make predict IMAGES=\"holiday.jpg album/\""; exit 1; }
+	@python -m stages.predict $(IMAGES)
+
+demo: $(RUNTIME)  ## serve a page where a photo is dropped and judged, at http://127.0.0.1:8000
+	@python -m stages.demo
 
 test: $(DEV)  ## run the tests, with coverage of stages/
 	@pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --cov --cov-report=term

@@ -7,15 +7,18 @@ the stages above them and meet only through arrays, paths and dataclasses.
 =================  ====================================================================================================
 stages/            one module a stage, in the order of the data: ``params``, ``download``, ``weights``, ``index``,
                    ``split``, ``preprocess``, ``external``, ``features``, ``baseline``, ``finetune``, ``score``,
-                   ``evaluate``, ``explain``, ``compare``, ``report``; ``preset`` is a command for people
+                   ``evaluate``, ``explain``, ``compare``, ``report``, ``export``; ``preset``, ``predict`` and ``demo``
+                   are commands for people
 stages/sources/    where faces come from: our own sample, a folder, Kaggle
 stages/faces/      the archive, its images, the index, the manifest, the shards and the batches made of them
 stages/detectors/  one module a backbone, the head, the training loop, the device
 stages/scoring/    figures, curves, thresholds, calibration and intervals, from scores alone
 stages/evidence/   which answers to explain, the check of their evidence, the sheet of faces
 stages/reporting/  the report's figures, sentences and templates
+stages/photos/     anybody's photos: their faces found and aligned, judged by exported detectors, without TensorFlow
 stages/tracking/   MLflow, as a mirror of the files, its registry and server; also a command for people
 ``errors``         the one way in which a stage refuses: a sentence and an exit code
+``quiet``          harmless lines of C++ libraries, kept off the terminal
 ``files``          the one way in which a stage publishes a file: whole or not at all
 =================  ====================================================================================================
 

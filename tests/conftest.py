@@ -98,3 +98,59 @@ def toy():
         return keras.layers.Rescaling(1 / 127.5, offset=-1, dtype="float32", name="preprocess")(images)
 
     return SimpleNamespace(WIDTH=8, backbone=backbone, preprocess=preprocess)
+
+
+@pytest.fixture(scope="session")
+def bright(tmp_path_factory, write_params, png):
+    """A project with two exported detectors of 64 px that take bright for fake, and nothing trained.
+
+    Of a picture of one grey level v, the logit of densenet121-baseline (the champion) is 6 (v - 127.5) / 127.5, and
+    that of densenet121-finetune a third of it. Calibrated, both are halved; real is below P = 0.3, fake from 0.7.
+    """
+    from scipy.special import expit, logit
+
+    from stages import export
+    from stages.backend import keras
+    from stages.detectors import assembly
+    from stages.faces import shards
+    from stages.files import write_json
+    from stages.scoring import calibration
+
+    def backbone(weights=None):
+        images = keras.Input((None, None, 3))
+        return keras.Model(images, keras.layers.AveragePooling2D(8, name="conv5_pool")(images), name="bright")
+
+    module = SimpleNamespace(
+        WIDTH=3, backbone=backbone, preprocess=keras.layers.Rescaling(1.0, dtype="float32", name="preprocess")
+    )
+    folder = tmp_path_factory.mktemp("bright")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        write_params()
+        Path("data/shards").mkdir(parents=True)
+        Path("data/raw").mkdir()
+        write_json("data/raw/source.json", {"source": "sample"})
+        write_json("metrics/leaderboard.json", {"champion": "densenet121-baseline"})
+        greys = [png(np.full((64, 64, 3), level, np.uint8)) for level in range(0, 256, 17)]
+        records = [shards.Record(grey, 0, f"{number}.png") for number, grey in enumerate(greys)]
+        summary = shards.write(records, len(records), Path("data/shards"), "valid", 100)
+        shards.write_summary(Path("data/shards"), {"valid": summary})
+        for phase, steepness in (("baseline", 6.0), ("finetune", 2.0)):
+            top = assembly.head(np.full(3, 127.5), np.full(3, 127.5**2), 0.0)
+            top.get_layer("logit").set_weights([np.full((3, 1), steepness / 3), np.zeros(1)])
+            assembly.save(module, backbone(), top, Path(f"data/models/densenet121-{phase}.keras"))
+            low, high = expit(2 * logit([0.3, 0.7]))
+            reading = calibration.Calibration(2.0, 0.0, 0.5, float(low), float(high), 0.05, 0.5, 100)
+            calibration.write(f"data/calibration/densenet121-{phase}.json", reading)
+            patch.setattr(sys, "argv", ["export", "densenet121", phase])
+            export.main()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def portrait():
+    """A photograph of one person, which Matplotlib brings along: RGB, 512 × 600 px."""
+    from matplotlib import cbook
+
+    with cbook.get_sample_data("grace_hopper.jpg") as file:
+        return Image.open(file).convert("RGB")

@@ -27,6 +27,9 @@ RATIO_FLOOR_BYTES = 2**20  # below this a high ratio (a blank bitmap) does no ha
 SUPPORTED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what every zip program writes
 
 
+NAMESAKE = "name used more than once"  # as the problem of a member
+
+
 class MemberError(ValueError):
     """A member that cannot be read; the message is the verdict, such as ``damaged in the archive``."""
 
@@ -124,19 +127,19 @@ def _face(place: int, info: zipfile.ZipInfo) -> Member | None:
     where = None if info.is_dir() else place_of(info.filename)
     if where is None:
         return None
-    return Member(info.filename, LABELS[where.kind], where.split, info.file_size, place, _problem(info))
+    return Member(info.filename, LABELS[where.kind], where.split, info.file_size, place, problem_of(info))
 
 
 def _without_namesakes(faces: list[Member]) -> list[Member]:
     """The faces; those that share a name must not be read, for nobody knows which is meant."""
     times = Counter(face.name for face in faces)
     return [
-        replace(face, problem="name used more than once") if times[face.name] > 1 and not face.problem else face
+        replace(face, problem=NAMESAKE) if times[face.name] > 1 and not face.problem else face
         for face in faces
     ]
 
 
-def _problem(info: zipfile.ZipInfo) -> str | None:
+def problem_of(info: zipfile.ZipInfo) -> str | None:
     """Why a member must not be read, or None."""
     path = PurePosixPath(info.filename.replace("\\", "/"))
     mode = info.external_attr >> 16

@@ -1,0 +1,126 @@
+"""Command: a page where a photo is dropped and judged. ``python -m stages.demo``, or ``make demo``.
+
+It listens on loopback unless ``--host`` says otherwise. A photo is held in memory until it is answered and is written
+nowhere; the page loads nothing from elsewhere, and no other page may use it.
+"""
+
+import argparse
+import base64
+import io
+import logging
+import secrets
+from collections.abc import Sequence
+from threading import Lock
+from typing import Any
+
+from flask import Flask, Response, g, render_template, request
+from PIL import Image
+from werkzeug.exceptions import HTTPException
+from werkzeug.serving import make_server
+
+from stages.errors import UserError, run
+from stages.faces.image import ImageError, decode
+from stages.photos import heatmap
+from stages.photos.answers import Box, Judgement, answers
+from stages.photos.exported import Detector
+from stages.photos.inputs import Photo
+from stages.predict import add_detectors, caveats, open_detectors, promise
+
+MAX_BYTES = 20 * 2**20  # of a photo; a phone's largest JPEG has about 15 MB
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+POLICY = (
+    "default-src 'none'; img-src blob: data:; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+def main() -> None:
+    """Serve the page until Ctrl-C."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets others in your network see it")
+    parser.add_argument("--port", type=int, default=8000, help="0 takes any free one")
+    add_detectors(parser)
+    arguments = parser.parse_args()
+
+    app = page(open_detectors(arguments.detector), only_loopback=arguments.host in LOOPBACK)
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    try:
+        server = make_server(arguments.host, arguments.port, app, threaded=True)
+    except (OSError, SystemExit) as error:  # werkzeug prints and exits where the port is taken
+        raise UserError(
+            f"cannot listen on {arguments.host} port {arguments.port}; free it or choose another with --port"
+        ) from error
+    host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
+    print(f"open http://{host}:{server.port} (Ctrl-C stops it)", flush=True)
+    server.serve_forever()
+
+
+def page(detectors: Sequence[Detector], *, only_loopback: bool) -> Flask:
+    """The page as a WSGI application: GET / shows it, POST /judge takes a photo's bytes and answers in JSON."""
+    app = Flask(__name__, template_folder="photos", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BYTES
+    if only_loopback:  # or another site could name its own host 127.0.0.1 and read the answers (DNS rebinding)
+        app.config["TRUSTED_HOSTS"] = list(LOOPBACK)
+    turn = Lock()  # a network answers one photo at a time
+
+    @app.get("/")
+    def show() -> str:
+        g.nonce = secrets.token_urlsafe(16)
+        return render_template(
+            "page.html.j2",
+            nonce=g.nonce,
+            max_bytes=MAX_BYTES,
+            caveat=caveats(detectors),
+            detectors=[f"{detector.name}: {promise(detector)}" for detector in detectors],
+        )
+
+    @app.post("/judge")
+    def judge() -> tuple[dict[str, Any], int]:
+        if not (request.mimetype or "").startswith("image/"):  # which a form of another site cannot send unasked
+            return {"error": "This is not a picture. JPEG, PNG, WebP, BMP, TIFF and GIF can be read."}, 415
+        try:
+            photo = Photo("photo", decode(request.get_data(cache=False)))
+        except ImageError as error:
+            return {"error": f"This picture cannot be read: {error}."}, 422
+        with turn:
+            found = list(answers(photo, detectors, "auto"))
+        return {"faces": [shown(answer.box, answer.judgement) for answer in found if answer.judgement]}, 200
+
+    @app.errorhandler(HTTPException)
+    def refuse(error: HTTPException) -> tuple[dict[str, Any], int]:
+        if error.code == 413:
+            return {"error": f"This picture is larger than {MAX_BYTES // 2**20} MB."}, 413
+        return {"error": f"{error.description}"}, error.code or 500
+
+    @app.after_request
+    def guard(response: Response) -> Response:
+        response.headers["Content-Security-Policy"] = POLICY.format(nonce=g.get("nonce", ""))
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Referrer-Policy"] = "no-referrer"
+        response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+    return app
+
+
+def shown(box: Box | None, judgement: Judgement) -> dict[str, Any]:
+    """One face for the page: its box, probability and verdict, and as data: addresses its crop and its heat map."""
+    return {
+        "box": box,
+        "probability": judgement.probability,
+        "verdict": judgement.verdict,
+        "crop": address(judgement.crop),
+        "heat": address(heatmap.overlay(judgement)),
+    }
+
+
+def address(picture: Image.Image) -> str:
+    """A picture as a data: address."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,78 @@
+"""Stage `export`: one folder a detector that judges a face without TensorFlow, checked against Keras.
+
+Reads ``data/models/M-P.keras``, ``data/calibration/M-P.json``, ``data/raw/source.json`` and, for the check,
+``data/shards/``; writes ``data/exported/M-P/``: ``network.tflite`` (logit and evidence of an image of ``image.size``),
+``calibration.json`` and ``detector.json`` (name, size, source, the model's SHA-256, and how far the network strays from
+Keras). All detectors are exported and not the champion alone, so that there is one way to judge a photo, whichever is
+asked; that costs some 20 s and 30 MB (DenseNet121) or 100 MB (ResNet50) a detector.
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from stages.backend import keras
+from stages.detectors import assembly
+from stages.errors import run
+from stages.faces import shards
+from stages.files import publish, read_json, sha256, write_json
+from stages.params import load
+from stages.photos import exported
+from stages.quiet import without_harmless_lines
+
+CHECKED = 16  # validation images on which the export must agree with Keras
+TOLERANCE = 1e-3  # of a logit, or of evidence, relative to it where it is above 1; float32 in another order gives 1e-5
+
+
+def main() -> None:
+    """Export one detector."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("model")
+    parser.add_argument("phase")
+    arguments = parser.parse_args()
+    name = f"{arguments.model}-{arguments.phase}"
+    size = load().image.size
+    path = Path(f"data/models/{name}.keras")
+
+    model = assembly.with_evidence(assembly.load(path))
+    image = keras.Input((size, size, 3), batch_size=1, name="image")
+    with publish(exported.FOLDER / name) as part:
+        part.mkdir()
+        with without_harmless_lines():
+            keras.Model(image, model(image)).export(part / exported.NETWORK, format="litert", verbose=False)
+        strays = deviation(model, part / exported.NETWORK, size)
+        if not strays <= TOLERANCE:
+            raise RuntimeError(f"{name}: exported, it strays from Keras by {strays:.2g}; {TOLERANCE:g} is allowed")
+        shutil.copyfile(f"data/calibration/{name}.json", part / exported.READING)
+        write_json(
+            part / exported.FACTS,
+            {
+                "detector": name,
+                "size": size,
+                "source": read_json("data/raw/source.json")["source"],
+                "sha256": sha256(path),
+                "deviation": strays,
+                "checked": CHECKED,
+            },
+        )
+        megabytes = (part / exported.NETWORK).stat().st_size / 1e6
+    print(f"{name}: exported, {megabytes:.0f} MB; within {strays:.1g} of Keras on {CHECKED} validation images")
+
+
+def deviation(model: "keras.Model", network: Path, size: int) -> float:
+    """The largest difference in logit or evidence, relative to Keras' value where that is above 1."""
+    images = next(iter(shards.faces(Path("data/shards"), "valid", size=size, batch_size=CHECKED)))[0].numpy()
+    run_exported = exported.network(network)
+    worst = 0.0
+    for image in images:
+        wanted = model(image[np.newaxis], training=False)
+        for got, of_keras in zip(run_exported(image), (wanted[0][0, 0], wanted[1][0]), strict=True):
+            reference = np.asarray(of_keras)
+            worst = max(worst, float((np.abs(got - reference) / np.maximum(1, np.abs(reference))).max()))
+    return worst
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,62 @@
+"""A picture to the square that a detector is fed: a face cut out as FFHQ's are, or the picture as it is."""
+
+import numpy as np
+from PIL import Image
+
+from stages.photos.finder import Face, Points
+
+SUPERSAMPLING = 4  # FFHQ turns at 4,096 px and then shrinks to 1,024
+
+
+def quad(face: Face) -> Points:
+    """The corners of FFHQ's crop, 4 × 2 px: upper left, lower left, lower right, upper right.
+
+    Karras et al. 2019 (arXiv:1812.04948, appendix A; `recreate_aligned_images` of the data set's script) take the mean
+    of the landmarks of either eye and of the two corners of the mouth; here they are BlazeFace's eyes and mouth.
+    """
+    left, right = face.eyes
+    eyes = (left + right) / 2
+    across, down = right - left, face.mouth - eyes
+    x = across + np.array([down[1], -down[0]])
+    x *= max(np.hypot(*across) * 2.0, np.hypot(*down) * 1.8) / np.hypot(*x)
+    y = np.array([-x[1], x[0]])
+    centre = eyes + down * 0.1
+    return np.stack([centre - x - y, centre - x + y, centre + x + y, centre + x - y])
+
+
+def align(picture: Image.Image, face: Face, size: int) -> Image.Image:
+    """The face, upright, as FFHQ crops it: RGB, ``size × size``.
+
+    A large face is shrunk first, without aliasing. Beyond the picture's edge lies its mirror image, as in FFHQ (which
+    also blurs it).
+    """
+    corners = quad(face)
+    side = float(np.hypot(*(corners[3] - corners[0])))
+    low, high = np.floor(corners.min(axis=0) - side * 0.1), np.ceil(corners.max(axis=0) + side * 0.1)
+    window = np.concatenate([np.clip(low, 0, None), np.minimum(high, picture.size)]).astype(int)
+    part = picture.crop((int(window[0]), int(window[1]), int(window[2]), int(window[3])))
+    before, after = window[:2] - low, high - window[2:]
+    pad = np.stack([before, after]).astype(int)
+    pixels = np.pad(np.asarray(part), [tuple(pad[:, 1]), tuple(pad[:, 0]), (0, 0)], mode="reflect")
+    corners = corners - low
+    if (shrink := int(side / size * 0.5)) > 1:
+        pixels = np.asarray(Image.fromarray(pixels).reduce(shrink))
+        corners = corners / shrink
+    big = size * SUPERSAMPLING
+    turned = Image.fromarray(pixels).transform(
+        (big, big), Image.Transform.QUAD, [float(v) for v in corners.ravel()], Image.Resampling.BILINEAR
+    )
+    return turned.resize((size, size), Image.Resampling.LANCZOS)
+
+
+def whole(picture: Image.Image, size: int) -> Image.Image:
+    """The picture as training sees one that is no crop of ours: untouched if it has the size, else its central square.
+
+    It is resized as :func:`stages.faces.shards.decode` does it, within one grey level.
+    """
+    if picture.size == (size, size):
+        return picture
+    side = min(picture.size)
+    left, top = (picture.width - side) // 2, (picture.height - side) // 2
+    square = picture.crop((left, top, left + side, top + side))  # or the filter would reach beyond it
+    return square.resize((size, size), Image.Resampling.BILINEAR)

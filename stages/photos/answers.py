@@ -1,0 +1,111 @@
+"""A photo to answers: one a face, or one that says that there is no face, or one that says why it was not read.
+
+Several detectors answer together. Their probability is that of the mean of their calibrated logits: the mean of
+calibrated probabilities would be too unsure (Ranjan & Gneiting 2010, doi:10.1111/j.1467-9868.2009.00726.x), and nearly
+blind to how sure one of them is. Their verdict is "real" or "fake" only where all say so: then it is wrong no more
+often than each of them alone, and ``max_error`` holds for all together.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.special import expit, logit
+
+from stages.errors import UserError
+from stages.photos import alignment, finder
+from stages.photos.exported import Detector, Floats
+from stages.photos.inputs import Photo
+
+Box = tuple[int, int, int, int]  # left, top, right, bottom in px, right and bottom excluded
+Faces = Literal["auto", "find", "whole"]
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the detectors make of one face."""
+
+    probability: float  # P(fake), calibrated
+    verdict: str  # real, uncertain or fake
+    crop: Image.Image  # what they saw, size × size
+    heat: Floats  # size × size: where it comes from, in calibrated logits; their mean is about that of the probability
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One row. ``face`` counts the faces of a photo from 1; 0 where there is none, or the photo was not read."""
+
+    file: str
+    face: int = 0
+    box: Box | None = None
+    judgement: Judgement | None = None
+    error: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """``real``, ``uncertain``, ``fake``, ``no face``, or empty where the photo was not read."""
+        return self.judgement.verdict if self.judgement else "" if self.error else "no face"
+
+
+def one_size(detectors: Sequence[Detector]) -> int:
+    """The side of the images that all the detectors take. Raises :class:`UserError` where they differ."""
+    if len(sizes := {detector.size for detector in detectors}) > 1:
+        listed = ", ".join(f"{detector.name} {detector.size} px" for detector in detectors)
+        raise UserError(f"the detectors take images of different sizes ({listed}); export them again with `dvc repro`")
+    return sizes.pop()
+
+
+def answers(photo: Photo, detectors: Sequence[Detector], faces: Faces) -> Iterator[Answer]:
+    """The answers for one photo.
+
+    ``faces`` "find" looks for faces and aligns each as FFHQ does, "whole" takes the picture for one aligned face, and
+    "auto" does the latter where the picture has exactly the size of the detectors' images.
+    """
+    if photo.pixels is None:
+        yield Answer(photo.name, error=photo.problem)
+        return
+    size = one_size(detectors)
+    picture = Image.fromarray(photo.pixels)
+    if faces == "whole" or (faces == "auto" and picture.size == (size, size)):
+        yield Answer(photo.name, 1, (0, 0, *picture.size), judge(alignment.whole(picture, size), detectors))
+        return
+    found = finder.find(picture)
+    for number, face in enumerate(found, start=1):
+        low, high = np.clip(np.rint(face.box).astype(int).reshape(2, 2), 0, picture.size)
+        box = int(low[0]), int(low[1]), int(high[0]), int(high[1])
+        yield Answer(photo.name, number, box, judge(alignment.align(picture, face, size), detectors))
+    if not found:
+        yield Answer(photo.name)
+
+
+def judge(crop: Image.Image, detectors: Sequence[Detector]) -> Judgement:
+    """What the detectors make of an aligned face of their size."""
+    logits, verdicts, heats = [], set(), []
+    for detector in detectors:
+        raw, evidence = detector.judge(np.asarray(crop))
+        reading = detector.calibration
+        logits.append((raw - reading.offset) / reading.temperature)
+        verdicts.add(str(reading.verdict(np.array(raw))))
+        heat = Image.fromarray((evidence - reading.offset) / reading.temperature)
+        heats.append(np.asarray(heat.resize(crop.size, Image.Resampling.BICUBIC)))
+    verdict = verdicts.pop() if len(verdicts) == 1 else "uncertain"
+    return Judgement(float(expit(np.mean(logits))), verdict, crop, np.mean(heats, axis=0))
+
+
+def limits(detectors: Sequence[Detector]) -> tuple[float | None, float | None]:
+    """Calibrated probabilities: real below the first, fake from the second on; None where no probability is.
+
+    Several detectors have none in common, since each keeps its own.
+    """
+    if len(detectors) > 1:
+        return None, None
+    reading = detectors[0].calibration
+    scores: NDArray[np.float64] = np.array([reading.real_below, reading.fake_from])
+    low, high = reading.probability(logit(np.clip(scores, 0, 1)))
+    return (
+        float(low) if np.isfinite(reading.real_below) else None,
+        float(high) if np.isfinite(reading.fake_from) else None,
+    )

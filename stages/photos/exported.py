@@ -1,0 +1,78 @@
+"""A detector as the stage `export` leaves it: one folder that holds all it takes to judge a face.
+
+``network.tflite`` takes one RGB image, float32 1 × size × size × 3 in 0–255, and gives its logit and its evidence, the
+map whose mean is the logit. ``calibration.json`` says how to read the logit, ``detector.json`` whose it is.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+from numpy.typing import NDArray
+
+from stages.errors import UserError
+from stages.faces.image import Pixels
+from stages.files import read_json
+from stages.quiet import without_harmless_lines
+from stages.scoring import calibration
+from stages.scoring.calibration import Calibration
+
+Floats = NDArray[np.float32]
+Network = Callable[[Floats], tuple[Floats, Floats]]  # an image, size × size × 3, to a logit and evidence, 2-d
+
+FOLDER = Path("data/exported")
+NETWORK, READING, FACTS = "network.tflite", "calibration.json", "detector.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Detector:
+    """An opened detector. It judges one image at a time and is not for several threads at once."""
+
+    name: str
+    size: int  # px, the side of the images that it takes
+    source: str  # what it was trained on: sample, folder or kaggle
+    sha256: str  # of the .keras file that it was exported from
+    calibration: Calibration
+    network: Network
+
+    def judge(self, image: Pixels) -> tuple[float, Floats]:
+        """The logit of an image (size × size × 3, 0–255) and its evidence, 2-d; positive speaks for fake."""
+        logit, evidence = self.network(image.astype(np.float32))
+        return float(logit), evidence
+
+
+def load(folder: Path) -> Detector:
+    """Open an exported detector. Raises :class:`UserError` where there is none."""
+    if not folder.is_dir():
+        known = ", ".join(sorted(other.name for other in folder.parent.glob("*"))) or "none; make them with `dvc repro`"
+        raise UserError(f"there is no exported detector {folder.name!r} in {folder.parent}; there are: {known}")
+    facts = read_json(folder / FACTS)
+    return Detector(
+        name=facts["detector"],
+        size=facts["size"],
+        source=facts["source"],
+        sha256=facts["sha256"],
+        calibration=calibration.read(folder / READING),
+        network=network(folder / NETWORK),
+    )
+
+
+def network(path: Path) -> Network:
+    """The network of an exported detector, to run on all cores. Raises :class:`UserError` if it is damaged."""
+    try:
+        with without_harmless_lines():
+            interpreter = Interpreter(str(path), num_threads=os.cpu_count())
+            interpreter.allocate_tensors()
+    except ValueError as error:
+        raise UserError(f"{path} is missing or damaged ({error}); make it again with `dvc repro export`") from None
+
+    signature = interpreter.get_signature_runner()
+
+    def run(image: Floats) -> tuple[Floats, Floats]:
+        outputs = signature(image=image[np.newaxis])
+        return outputs["output_0"][0, 0], outputs["output_1"][0]  # in the order of the Keras model's
+
+    return run

@@ -1,0 +1,172 @@
+"""Command: real or generated? ``python -m stages.predict PATH…`` judges the faces of any photos.
+
+A PATH is a file, a folder, a glob in quotes, a zip archive (read in place), or ``-`` for a list of paths on standard
+input. The champion answers unless ``--detector`` names another; several answer together (:mod:`stages.photos.answers`).
+Exit codes: 0 every file was read (a photo without a face is an answer); 1 nothing could be judged, and a sentence says
+why; 2 the command line is wrong; 3 some files could not be read, and their rows say why.
+"""
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TextIO, get_args
+
+from tqdm import tqdm
+
+from stages.errors import UserError, run
+from stages.files import publish, read_json
+from stages.photos import exported, heatmap
+from stages.photos.answers import Answer, Faces, answers, limits, one_size
+from stages.photos.exported import Detector
+from stages.photos.inputs import photos
+
+FIELDS = (
+    "file", "face", "left", "top", "right", "bottom", "probability", "verdict",
+    "real_below", "fake_from", "detector", "model", "error",
+)  # fmt: skip
+UNREAD = 3  # exit code
+CAVEAT = "A detector knows the generators that it learned from; an answer is no proof about any one picture."
+SAMPLE = "It was trained on the built-in sample, which is drawn: its answers about photographs mean nothing."
+
+
+def main() -> None:
+    """Judge photos; exit with 3 if some could not be read."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("paths", nargs="+", metavar="PATH")
+    add_detectors(parser)
+    parser.add_argument(
+        "--faces",
+        choices=get_args(Faces),
+        default="auto",
+        help="find: look for faces; whole: take each picture for an aligned face; auto: whole if it has just the "
+        "detector's size, else find (default)",
+    )
+    parser.add_argument("--format", choices=("table", "csv", "json", "jsonl"), default="table")
+    parser.add_argument("--heatmaps", type=Path, metavar="DIR", help="write where each answer comes from, as pictures")
+    arguments = parser.parse_args()
+
+    detectors = open_detectors(arguments.detector)
+    unread = 0
+
+    def stream() -> Iterator[Answer]:
+        nonlocal unread
+        for photo in tqdm(photos(arguments.paths), unit="photo", disable=None, leave=False):
+            for answer in answers(photo, detectors, arguments.faces):
+                unread += bool(answer.error)
+                if arguments.heatmaps and answer.judgement:
+                    with publish(arguments.heatmaps / heatmap_name(answer)) as part:
+                        heatmap.overlay(answer.judgement).save(part)
+                yield answer
+
+    WRITERS[arguments.format](stream(), detectors, sys.stdout)
+    if unread:
+        print(f"{unread} could not be read", file=sys.stderr)
+        sys.exit(UNREAD)
+
+
+def add_detectors(parser: argparse.ArgumentParser) -> None:
+    """The option that names detectors, which the page has too."""
+    parser.add_argument(
+        "--detector", action="append", metavar="NAME", help="such as resnet50-finetune; repeat it to ask several"
+    )
+
+
+def open_detectors(names: list[str] | None) -> list[Detector]:
+    """The detectors by name, or the champion. Raises :class:`UserError`."""
+    names = names or [read_json("metrics/leaderboard.json")["champion"]]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"--detector names {twice[0]} twice; name each once")
+    detectors = [exported.load(exported.FOLDER / name) for name in names]
+    one_size(detectors)
+    return detectors
+
+
+def caveats(detectors: Sequence[Detector]) -> str:
+    """What a person must know beside the answers."""
+    return SAMPLE if any(detector.source == "sample" for detector in detectors) else CAVEAT
+
+
+def heatmap_name(answer: Answer) -> str:
+    """The file of a heat map: the photo's path with its separators as underscores, and the face's number."""
+    path = answer.file.replace("\\", "/").strip("./").replace("/", "_")
+    return f"{path}-{answer.face}.png"
+
+
+def row(answer: Answer, detectors: Sequence[Detector]) -> dict[str, Any]:
+    """An answer by ``FIELDS``; None where there is nothing to say."""
+    box = answer.box or (None,) * 4
+    probability = round(answer.judgement.probability, 6) if answer.judgement else None
+    real_below, fake_from = (None if limit is None else round(limit, 6) for limit in limits(detectors))
+    names, models = ("+".join(parts) for parts in zip(*((d.name, d.sha256) for d in detectors), strict=True))
+    verdict, error = answer.verdict or None, answer.error or None
+    values = (
+        answer.file, answer.face or None, *box, probability, verdict, real_below, fake_from, names, models, error,
+    )  # fmt: skip
+    return dict(zip(FIELDS, values, strict=True))
+
+
+def write_table(stream: Iterator[Answer], detectors: Sequence[Detector], out: TextIO) -> None:
+    """For people: a table, then how to read it."""
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    colours = {"real": "blue", "fake": "dark_orange", "uncertain": "yellow"}
+    table = Table(box=SIMPLE, pad_edge=False)
+    table.add_column("File", overflow="fold")
+    table.add_column("Face, px", no_wrap=True)
+    table.add_column("P(fake)", justify="right", no_wrap=True)
+    table.add_column("Answer", overflow="fold")
+    for answer in stream:
+        place = "{}–{}, {}–{}".format(*(answer.box[i] for i in (0, 2, 1, 3))) if answer.box else ""
+        probability = f"{answer.judgement.probability:.3f}" if answer.judgement else ""
+        said = Text(answer.error or answer.verdict, "red" if answer.error else colours.get(answer.verdict, ""))
+        table.add_row(Text(answer.file), place, probability, said)
+    console = Console(file=out)
+    console.print(table)
+    for detector in detectors:
+        console.print(f"{detector.name}, model {detector.sha256[:12]}: {promise(detector)}", soft_wrap=True)
+    console.print(caveats(detectors), soft_wrap=True)
+
+
+def promise(detector: Detector) -> str:
+    """What a detector's answers are worth, and where its limits lie."""
+    real_below, fake_from = limits([detector])
+    reals = "never says real" if real_below is None else f"real below {real_below:.3f}"
+    fakes = "never says fake" if fake_from is None else f"fake from {fake_from:.3f}"
+    return f"{reals}, {fakes}; each wrong for at most {detector.calibration.max_error:.0%} of faces like its own."
+
+
+def write_csv(stream: Iterator[Answer], detectors: Sequence[Detector], out: TextIO) -> None:
+    """Comma-separated values, a row as soon as it is known."""
+    writer = csv.DictWriter(out, FIELDS, lineterminator="\n")
+    writer.writeheader()
+    for answer in stream:
+        writer.writerow(row(answer, detectors))
+        out.flush()
+
+
+def write_jsonl(stream: Iterator[Answer], detectors: Sequence[Detector], out: TextIO) -> None:
+    """One JSON object a line, as soon as it is known."""
+    for answer in stream:
+        print(json.dumps(row(answer, detectors), ensure_ascii=False), file=out, flush=True)
+
+
+def write_json(stream: Iterator[Answer], detectors: Sequence[Detector], out: TextIO) -> None:
+    """One JSON array."""
+    separator = "[\n"
+    for answer in stream:
+        out.write(separator + json.dumps(row(answer, detectors), ensure_ascii=False))
+        separator = ",\n"
+    out.write("[]\n" if separator == "[\n" else "\n]\n")
+
+
+WRITERS = {"table": write_table, "csv": write_csv, "json": write_json, "jsonl": write_jsonl}
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,45 @@
+"""The stage `export`: a detector that judges without TensorFlow, just as Keras does, or none at all."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stages import export
+from stages.files import read_json, sha256
+from stages.photos import exported
+
+
+def test_the_folder_holds_all_that_a_judgement_takes(bright):
+    folder = bright / "data/exported/densenet121-baseline"
+    assert sorted(path.name for path in folder.iterdir()) == ["calibration.json", "detector.json", "network.tflite"]
+    facts = read_json(folder / "detector.json")
+    assert 0 <= facts["deviation"] < 1e-4
+    assert facts["checked"] == 16
+    assert facts["sha256"] == sha256(bright / "data/models/densenet121-baseline.keras")
+
+
+def test_logit_and_evidence_are_those_of_the_detector(bright):
+    detector = exported.load(bright / "data/exported/densenet121-baseline")
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[:, 32:] = 255
+    logit, evidence = detector.judge(image)
+    assert logit == pytest.approx(0, abs=1e-5)
+    assert evidence == pytest.approx(np.repeat([[-6.0] * 4 + [6.0] * 4], 8, axis=0), abs=1e-4)
+    assert detector.judge(np.full((64, 64, 3), 255, np.uint8))[0] == pytest.approx(6, abs=1e-5)
+
+
+def test_an_export_that_strays_is_refused_and_not_left_behind(bright, monkeypatch, command):
+    monkeypatch.chdir(bright)
+    monkeypatch.setattr(export, "TOLERANCE", -1.0)
+    monkeypatch.setattr(exported, "FOLDER", Path("data/other"))
+    with pytest.raises(RuntimeError, match="strays from Keras by"):
+        command(export.main, "densenet121", "baseline")
+    assert list(Path("data/other").iterdir()) == []
+
+
+def test_commands_for_photos_start_without_tensorflow():
+    code = "import sys, stages.predict, stages.demo; sys.exit(bool({'tensorflow', 'keras'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,176 @@
+"""The command `predict`, on photos of all kinds and what is none, with detectors whose answers are known beforehand."""
+
+import csv
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.special import expit
+
+from stages import predict
+from stages.errors import UserError
+
+BRIGHT, GREY, DARK = 255, 127, 0
+CHAMPION, OTHER = "densenet121-baseline", "densenet121-finetune"
+
+
+@pytest.fixture
+def ask(bright, tmp_path, monkeypatch, command, capsys):
+    """A function that runs predict in the project, from a folder of photos, and returns its exit code and output."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("data", "metrics"):
+        Path(name).symlink_to(bright / name)
+    Path("photos").mkdir()
+
+    def ask(*arguments):
+        code = 0
+        try:
+            command(predict.main, *arguments)
+        except SystemExit as leaving:
+            code = leaving.code
+        return code, capsys.readouterr().out
+
+    return ask
+
+
+def face(name, level, size=64):
+    """A picture that a detector of 64 px takes for an aligned face."""
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (size, size), (level,) * 3).save(name)
+    return name
+
+
+def rows(output):
+    return list(csv.DictReader(io.StringIO(output)))
+
+
+def test_each_face_gets_its_calibrated_probability_and_verdict(ask):
+    names = [face(f"photos/{level}.png", level) for level in (BRIGHT, GREY, DARK)]
+    code, output = ask(*names, "--format", "csv")
+    assert code == 0
+    assert [row["verdict"] for row in rows(output)] == ["fake", "uncertain", "real"]
+    assert float(rows(output)[0]["probability"]) == pytest.approx(expit(3), abs=1e-5)
+    assert (float(rows(output)[0]["real_below"]), float(rows(output)[0]["fake_from"])) == pytest.approx((0.3, 0.7))
+    assert rows(output)[0]["detector"] == CHAMPION
+    assert len(rows(output)[0]["model"]) == 64
+
+
+def test_what_cannot_be_read_is_a_row_and_the_exit_code_says_so(ask):
+    face("photos/a.jpg", BRIGHT)
+    Path("photos/corrupt.jpg").write_bytes(Path("photos/a.jpg").read_bytes()[:400])
+    Path("photos/notes.txt").write_text("no picture")
+    Path("photos/.hidden").write_text("nobody asked for it")
+    code, output = ask("photos", "missing.jpg", "*.nothing", "--format", "json")
+    found = {row["file"]: row["error"] for row in json.loads(output)}
+    assert code == predict.UNREAD
+    assert found == {
+        "photos/a.jpg": None,
+        "photos/corrupt.jpg": "truncated",
+        "photos/notes.txt": "not an image",
+        "missing.jpg": "no such file",
+        "*.nothing": "matches no file",
+    }
+
+
+def test_a_zip_is_read_in_place_and_not_trusted(ask):
+    face("a.png", DARK)
+    with zipfile.ZipFile("photos.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write("a.png", "album/a.png")
+        archive.writestr("../evil.png", Path("a.png").read_bytes())
+        archive.writestr("bomb.png", bytes(4 * 2**20))
+    Path("broken.zip").write_bytes(b"PK no zip")
+    before = sorted(Path().rglob("*"))
+    code, output = ask("photos.zip", "broken.zip", "--format", "jsonl")
+    found = [json.loads(line) for line in output.splitlines()]
+    assert code == predict.UNREAD
+    assert {row["file"]: row["error"] or row["verdict"] for row in found[:3]} == {
+        "photos.zip/../evil.png": "unsafe name",
+        "photos.zip/album/a.png": "real",
+        "photos.zip/bomb.png": "compressed like a zip bomb",
+    }
+    assert "broken.zip is not a sound zip" in found[3]["error"]
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_paths_come_from_standard_input_and_globs(ask, monkeypatch):
+    face("photos/a.png", DARK)
+    face("photos/b.png", BRIGHT)
+    monkeypatch.setattr("sys.stdin", io.StringIO("photos/b.png\n\nphotos/*.png\n"))
+    assert [row["file"] for row in rows(ask("-", "--format", "csv")[1])] == [
+        "photos/b.png",
+        "photos/a.png",
+        "photos/b.png",
+    ]
+
+
+def test_no_face_is_an_answer_and_not_an_error(ask, noise):
+    Image.fromarray(noise(0, 300, 400)).save("landscape.png")
+    code, output = ask("landscape.png", "--format", "csv")
+    assert code == 0
+    assert [(row["verdict"], row["probability"], row["error"]) for row in rows(output)] == [("no face", "", "")]
+
+
+def test_every_face_of_a_photo_gets_a_row_with_its_place(ask, portrait):
+    crowd = Image.new("RGB", (3 * 512, 2 * 600))
+    for number in range(6):
+        crowd.paste(portrait, (number % 3 * 512, number // 3 * 600))
+    crowd.save("crowd.jpg")
+    found = rows(ask("crowd.jpg", "--format", "csv")[1])
+    assert sorted(int(row["face"]) for row in found) == [1, 2, 3, 4, 5, 6]
+    cells = {(int(row["left"]) // 512, int(row["top"]) // 600) for row in found}
+    assert cells == {(column, line) for column in range(3) for line in range(2)}
+
+
+def test_faces_whole_takes_any_picture_for_a_face(ask):
+    face("photos/large.png", BRIGHT, 200)
+    assert rows(ask("photos/large.png", "--format", "csv")[1])[0]["verdict"] == "no face"
+    [row] = rows(ask("photos/large.png", "--faces", "whole", "--format", "csv")[1])
+    assert (row["verdict"], row["right"], row["bottom"]) == ("fake", "200", "200")
+
+
+def test_several_detectors_average_logits_and_must_agree(ask):
+    names = [face(f"photos/{level}.png", level) for level in (BRIGHT, 180, DARK)]
+    together = [option for name in (CHAMPION, OTHER) for option in ("--detector", name)]
+    alone = [rows(ask(*names, "--detector", name, "--format", "csv")[1]) for name in (CHAMPION, OTHER)]
+    found = rows(ask(*names, *together, "--format", "csv")[1])
+    assert [row["verdict"] for row in alone[0]] == ["fake", "fake", "real"]
+    assert [row["verdict"] for row in alone[1]] == ["fake", "uncertain", "real"]
+    assert [row["verdict"] for row in found] == ["fake", "uncertain", "real"]
+    assert float(found[0]["probability"]) == pytest.approx(expit((3 + 1) / 2), abs=1e-5)
+    assert found[0]["detector"] == f"{CHAMPION}+{OTHER}"
+
+
+def test_heat_maps_show_where_the_answer_comes_from(ask):
+    picture = np.zeros((64, 64, 3), np.uint8)
+    picture[:, 32:] = 255
+    Image.fromarray(picture).save("photos/half.png")
+    ask("photos/half.png", "--heatmaps", "heat")
+    [path] = Path("heat").iterdir()
+    assert path.name == "photos_half.png-1.png"
+    dark, bright = (np.asarray(Image.open(path), int)[32, column] for column in (8, 56))
+    assert dark[2] > dark[0] + 50  # blue speaks for real
+    assert bright[0] > bright[2] + 50  # orange for fake
+
+
+def test_a_person_reads_a_table_and_what_it_is_worth(ask):
+    code, output = ask(face("photos/a.png", DARK))
+    assert code == 0
+    assert "photos/a.png" in output
+    assert "real below 0.300, fake from 0.700" in output
+    assert "trained on the built-in sample" in output
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        (["vgg16-finetune"], f"there is no exported detector 'vgg16-finetune' .*{CHAMPION}, {OTHER}"),
+        ([CHAMPION, CHAMPION], f"--detector names {CHAMPION} twice"),
+    ],
+)
+def test_a_wrong_detector_is_refused_in_a_sentence(ask, names, sentence):
+    with pytest.raises(UserError, match=sentence):
+        ask("photos", *(option for name in names for option in ("--detector", name)))
