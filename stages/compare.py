@@ -188,16 +188,17 @@ def show_elsewhere(table: pd.DataFrame, confidence: float) -> None:
         collapse_padding=True,
         title=f"At the same thresholds, on other people's faces, with {confidence * 100:g} % intervals",
     )
-    for column in ("Set (real/fake)", "Detector"):
-        board.add_column(column, no_wrap=True)
+    board.add_column("Set (real/fake), detector", no_wrap=True)
     for column in ("AUC", "Fakes found", "Reals called fake"):
-        board.add_column(column, justify="right")
-    for row in table.to_dict("records"):
-        cells = (
-            f"{row[f]:.3f} ({row[f'{f}_low']:.2f}–{row[f'{f}_high']:.2f})" if row[f] == row[f] else "–"
-            for f in ("roc_auc", "recall_fake", "false_positive_rate")
-        )
-        board.add_row(f"{row['set']} ({row['n_real']}/{row['n_fake']})", row["detector"], *cells)
+        board.add_column(column, justify="right", no_wrap=True)
+    for name, rows in table.groupby("set", sort=False):
+        board.add_row(f"{name} ({rows['n_real'].iloc[0]}/{rows['n_fake'].iloc[0]})", style="bold")
+        for row in rows.to_dict("records"):
+            cells = (
+                f"{row[f]:.2f} ({row[f'{f}_low']:.2f}–{row[f'{f}_high']:.2f})" if pd.notna(row[f]) else "–"
+                for f in ("roc_auc", "recall_fake", "false_positive_rate")
+            )
+            board.add_row(f"  {row['detector']}", *cells)
     Console().print(board)
 
 

@@ -62,11 +62,11 @@ def check(tool: str, arguments: list[str], folder: Path) -> None:
         case "make":
             for target in arguments:
                 name, is_variable, _ = target.partition("=")
-                wanted = rf"\$\(if \$\({name}\)" if is_variable else rf"^{re.escape(target)}:"
+                wanted = rf"\$\({name}\)" if is_variable else rf"^{re.escape(target)}:"
                 assert re.search(wanted, (ROOT / "Makefile").read_text(), re.MULTILINE), f"no {target} in the Makefile"
         case "python":
-            assert arguments[0] == "-m"
-            known = output(f"python -m {arguments[1]} --help")
+            program = "-m " + arguments[1] if arguments[0] == "-m" else arguments[0]
+            known = output(f"python {program} --help")
             for option in [word for word in arguments if word.startswith("--")]:
                 assert option in known
             if arguments[1] == "stages.preset" and arguments[2] != "NAME":

@@ -133,10 +133,7 @@ def _face(place: int, info: zipfile.ZipInfo) -> Member | None:
 def _without_namesakes(faces: list[Member]) -> list[Member]:
     """The faces; those that share a name must not be read, for nobody knows which is meant."""
     times = Counter(face.name for face in faces)
-    return [
-        replace(face, problem=NAMESAKE) if times[face.name] > 1 and not face.problem else face
-        for face in faces
-    ]
+    return [replace(face, problem=NAMESAKE) if times[face.name] > 1 and not face.problem else face for face in faces]
 
 
 def problem_of(info: zipfile.ZipInfo) -> str | None:
