@@ -47,7 +47,8 @@ class Detector:
 def load(folder: Path) -> Detector:
     """Open an exported detector. Raises :class:`UserError` where there is none."""
     if not folder.is_dir():
-        known = ", ".join(sorted(other.name for other in folder.parent.glob("*"))) or "none; make them with `dvc repro`"
+        others = sorted(other.name for other in folder.parent.glob("[!.]*"))  # no hidden ones: those are unfinished
+        known = ", ".join(others) or "none; make them with `dvc repro`"
         raise UserError(f"there is no exported detector {folder.name!r} in {folder.parent}; there are: {known}")
     facts = read_json(folder / FACTS)
     return Detector(
