@@ -132,6 +132,7 @@ def _quieten_mlflow() -> None:
     }.items():
         os.environ.setdefault(name, value)
     logging.getLogger("alembic").setLevel(logging.ERROR)
+    logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])  # where MLflow was imported before
 
 
 def _send_all(
