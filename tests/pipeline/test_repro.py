@@ -10,10 +10,8 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[2]
@@ -183,27 +181,6 @@ def test_one_goes_back_to_the_commit_and_to_the_experiment_without_training(expe
     call(experiment, "dvc", "exp", "apply", "lower-rate")
     assert (rate(experiment), record.read_text() == changed) == (0.0007, True)
     assert ran(call(experiment, "dvc", "repro")) == []
-    leave(experiment)
-
-
-def test_an_external_set_costs_its_own_passes_and_no_training(experiment: Path) -> None:
-    leave(experiment)
-    others = experiment / "others/fake"
-    others.mkdir(parents=True)
-    for number in range(6):
-        noise = np.random.default_rng(number).integers(0, 256, (48, 48, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(others / f"{number}.png")
-    printed = call(experiment, "dvc", "exp", "run", "-n", "elsewhere", "-S", "+external.noise=others")
-    assert not {stage.split("@")[0] for stage in ran(printed)} & {
-        "download",
-        "index",
-        "features",
-        "baseline",
-        "finetune",
-    }
-    assert "external/noise: 0 real, 6 fake" in printed
-    assert "noise (0/6)" in printed
-    assert len(list((experiment / ".scratch/scores/resnet50-baseline").iterdir())) == 8
     leave(experiment)
 
 
