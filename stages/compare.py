@@ -158,17 +158,20 @@ def cross_generator(detectors: list[str]) -> pd.DataFrame:
     return table[["set", "detector", *CROSS]].iloc[np.argsort(order.codes, kind="stable")]
 
 
+def empty_board(title: str, columns: Sequence[str]) -> Table:
+    """A table for a terminal: names left, figures right."""
+    board = Table(box=SIMPLE, pad_edge=False, collapse_padding=True, title=title)
+    for number, column in enumerate(columns):
+        board.add_column(column, justify="right" if number else "left", no_wrap=True)
+    return board
+
+
 def show(table: pd.DataFrame, confidence: float) -> None:
     """Print the leaderboard."""
-    board = Table(
-        box=SIMPLE,
-        pad_edge=False,
-        collapse_padding=True,
-        title=f"Leaderboard on {table['n'][0]:,} test images, with {confidence * 100:g} % intervals",
+    board = empty_board(
+        f"Leaderboard on {table['n'][0]:,} test images, with {confidence * 100:g} % intervals",
+        ("Detector", "AUC, valid", "AUC", "Accuracy"),
     )
-    board.add_column("Detector", no_wrap=True)
-    for column in ("AUC, valid", "AUC", "Accuracy"):
-        board.add_column(column, justify="right")
     for row in table.to_dict("records"):
         board.add_row(
             row["detector"],
@@ -182,15 +185,10 @@ def show_elsewhere(table: pd.DataFrame, confidence: float) -> None:
     """Print what the detectors are worth on other people's faces, if there are any."""
     if table["set"].nunique() == 1:
         return
-    board = Table(
-        box=SIMPLE,
-        pad_edge=False,
-        collapse_padding=True,
-        title=f"At the same thresholds, on other people's faces, with {confidence * 100:g} % intervals",
+    board = empty_board(
+        f"At the same thresholds, on other people's faces, with {confidence * 100:g} % intervals",
+        ("Set (real/fake), detector", "AUC", "Fakes found", "Reals called fake"),
     )
-    board.add_column("Set (real/fake), detector", no_wrap=True)
-    for column in ("AUC", "Fakes found", "Reals called fake"):
-        board.add_column(column, justify="right", no_wrap=True)
     for name, rows in table.groupby("set", sort=False):
         board.add_row(f"{name} ({rows['n_real'].iloc[0]}/{rows['n_fake'].iloc[0]})", style="bold")
         for row in rows.to_dict("records"):

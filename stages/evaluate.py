@@ -13,18 +13,17 @@ thresholds, the calibration) is chosen on the validation images; every figure is
 Takes seconds; no TensorFlow.
 """
 
-import argparse
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from stages.errors import run
 from stages.files import publish, read_json, write_json
-from stages.params import Evaluate, Model, Phase, load
+from stages.params import Evaluate, detector_argument, load
 from stages.scoring import calibration, curves, figures, intervals, scores, thresholds
 from stages.scoring.calibration import Calibration
 from stages.scoring.scores import Scores
@@ -58,7 +57,7 @@ def figures_of(images: Scores, reading: Calibration, strict: float, params: Eval
     ``tpr_at_fpr_1pct`` is the recall of fakes, and ``fpr_at_fpr_1pct`` the share of reals called fake, at ``strict``,
     the threshold for 1 % of the validation reals. ``answered``: the share that is not "uncertain";
     ``wrong_when_answered``: the share of those that is mistaken. ``ece`` and ``brier`` are of the calibrated
-    probability.
+    probability, ``ece_raw`` of the score as it is.
     """
     label, score = images.label, images.score
     settings: Any = {"confidence": params.confidence, "resamples": params.resamples, "seed": params.seed}
@@ -88,6 +87,7 @@ def figures_of(images: Scores, reading: Calibration, strict: float, params: Eval
         **share("answered", answered, params),
         **share("wrong_when_answered", (verdict != np.where(fake, "fake", "real"))[answered], params),
         "ece": figures.expected_calibration_error(label, probability),
+        "ece_raw": figures.expected_calibration_error(label, score),
         "brier": figures.brier(label, probability),
         "loss": figures.loss(label, images.logit),
     }
@@ -158,11 +158,7 @@ def external(path: Path, test: Scores, *rest: Any) -> Iterator[dict[str, Any]]:
 
 def main() -> None:
     """Evaluate one detector."""
-    parser = argparse.ArgumentParser(description="Every figure of one detector, from its scores.")
-    parser.add_argument("model", choices=get_args(Model))
-    parser.add_argument("phase", choices=get_args(Phase))
-    arguments = parser.parse_args()
-    name = f"{arguments.model}-{arguments.phase}"
+    name = detector_argument(main.__doc__)
     params = load().evaluate
 
     path = Path(f"data/scores/{name}.parquet")
@@ -183,7 +179,7 @@ def main() -> None:
         "operating_points": points,
         "answers": curves.answers(test.label, reading.verdict(test.logit)),
         "reliability": curves.reliability(
-            test.label, {"raw": test.score, "calibrated": reading.probability(test.logit)}
+            test.label, {"raw": test.score, "calibrated": reading.probability(test.logit)}, params.confidence
         ),
         "robustness": pd.DataFrame(
             robustness(path, test, reading, strict, params),

@@ -9,11 +9,10 @@ the check; and ``plots/M-P/deletion.csv``, the check: what answers lose when the
 deleted, and what when as many random ones are.
 """
 
-import argparse
 import textwrap
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +26,7 @@ from stages.errors import UserError, run
 from stages.evidence import choice, deletion, sheet
 from stages.faces import shards
 from stages.files import publish, write_json
-from stages.params import Model, Phase, load
+from stages.params import detector_argument, load
 from stages.scoring import calibration, intervals, scores
 
 SHARDS = Path("data/shards")
@@ -41,11 +40,7 @@ Network = Callable[[Pixels], tuple[Numbers, Numbers]]  # to logits (n,) and evid
 
 def main() -> None:
     """Show what one detector's answers rest on, and check it by deletion."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("model", choices=get_args(Model))
-    parser.add_argument("phase", choices=get_args(Phase))
-    arguments = parser.parse_args()
-    detector = f"{arguments.model}-{arguments.phase}"
+    detector = detector_argument(main.__doc__)
     params = load()
     test = scores.read(f"data/scores/{detector}.parquet", "test")
     calibrated = calibration.read(f"data/calibration/{detector}.json")

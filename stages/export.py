@@ -7,7 +7,6 @@ Keras). All detectors are exported and not the champion alone, so that there is 
 asked; that costs some 40 s of CPU and 30 MB (DenseNet121) or 100 MB (ResNet50) a detector.
 """
 
-import argparse
 import shutil
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from stages.detectors import assembly
 from stages.errors import run
 from stages.faces import shards
 from stages.files import publish, read_json, sha256, write_json
-from stages.params import load
+from stages.params import detector_argument, load
 from stages.photos import exported
 from stages.quiet import without_harmless_lines
 
@@ -28,11 +27,7 @@ TOLERANCE = 1e-3  # of a logit, or of evidence, relative to it where it is above
 
 def main() -> None:
     """Export one detector."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("model")
-    parser.add_argument("phase")
-    arguments = parser.parse_args()
-    name = f"{arguments.model}-{arguments.phase}"
+    name = detector_argument(main.__doc__)
     size = load().image.size
     path = Path(f"data/models/{name}.keras")
 

@@ -4,9 +4,10 @@ Reads ``params.yaml``; writes nothing. DVC does not notice a misspelt key, so th
 their parameters through :func:`load`, and so get the same checks.
 """
 
+import argparse
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
@@ -267,6 +268,15 @@ class Params(Section):
                 "split.method = official needs train/, valid/ and test/ folders, which the sample lacks; use stratified"
             )
         return self
+
+
+def detector_argument(description: str | None) -> str:
+    """The detector that the command line names, MODEL PHASE, as files are named: such as ``resnet50-finetune``."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("model", choices=get_args(Model))
+    parser.add_argument("phase", choices=get_args(Phase))
+    arguments = parser.parse_args()
+    return f"{arguments.model}-{arguments.phase}"
 
 
 def load(path: Path | str = "params.yaml") -> Params:

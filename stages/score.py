@@ -11,7 +11,6 @@ A table of each pass is kept in a git-ignored scratch folder until a later run o
 that is killed resumes there, and a new external set or a new strength costs its own passes and no others.
 """
 
-import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -28,7 +27,7 @@ from stages.detectors.device import prepare
 from stages.errors import run
 from stages.faces import corruptions, shards
 from stages.files import digest, project_root, publish, read_json, sha256
-from stages.params import Params, load
+from stages.params import Params, detector_argument, load
 
 SHARDS, EXTERNAL = Path("data/shards"), Path("data/external")
 CODE = [Path(str(module.__file__)) for module in (assembly, corruptions, shards)] + [Path(__file__)]
@@ -54,11 +53,7 @@ class Pass:
 
 def main() -> None:
     """Score all faces with one detector."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("model")
-    parser.add_argument("phase")
-    arguments = parser.parse_args()
-    name = f"{arguments.model}-{arguments.phase}"
+    name = detector_argument(main.__doc__)
     params = load()
     model = Path(f"data/models/{name}.keras")
     prepare("float32", params.training.seed)

@@ -32,7 +32,7 @@ FIGURES = [
     *with_ends("roc_auc", "average_precision", "accuracy", "recall_real", "recall_fake", "false_positive_rate"),
     *["precision_fake", "f1_fake", "eer"],
     *with_ends("tpr_at_fpr_1pct", "fpr_at_fpr_1pct", "answered", "wrong_when_answered"),
-    *["ece", "brier", "loss"],
+    *["ece", "ece_raw", "brier", "loss"],
 ]
 
 

@@ -57,7 +57,7 @@ def tables() -> dict[str, pd.DataFrame]:
         every = evaluate.figures_of(images, reading, 0.9, SETTINGS)
         found[f"plots/{name}/answers.csv"] = curves.answers(label, reading.verdict(logit))
         probabilities = {"raw": score, "calibrated": reading.probability(logit)}
-        found[f"plots/{name}/reliability.csv"] = curves.reliability(label, probabilities)
+        found[f"plots/{name}/reliability.csv"] = curves.reliability(label, probabilities, 0.95)
         found[f"plots/{name}/operating_points.csv"] = evaluate.operating_points(images, images, threshold, SETTINGS)
         levels = [("jpeg", "clean"), ("jpeg", "90"), ("jpeg", "50"), ("blur", "clean"), ("blur", "2")]
         found[f"plots/{name}/robustness.csv"] = pd.DataFrame(

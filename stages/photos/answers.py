@@ -87,9 +87,9 @@ def judge(crop: Image.Image, detectors: Sequence[Detector]) -> Judgement:
     for detector in detectors:
         raw, evidence = detector.judge(np.asarray(crop))
         reading = detector.calibration
-        logits.append((raw - reading.offset) / reading.temperature)
+        logits.append(reading.scaled(np.array(raw)))
         verdicts.add(str(reading.verdict(np.array(raw))))
-        heat = Image.fromarray((evidence - reading.offset) / reading.temperature)
+        heat = Image.fromarray(reading.scaled(evidence).astype(np.float32))
         heats.append(np.asarray(heat.resize(crop.size, Image.Resampling.BICUBIC)))
     verdict = verdicts.pop() if len(verdicts) == 1 else "uncertain"
     return Judgement(float(expit(np.mean(logits))), verdict, crop, np.mean(heats, axis=0))

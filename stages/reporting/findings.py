@@ -123,9 +123,7 @@ class Findings:
         )
 
     def _probability(self, detector: dict[str, Any]) -> Finding:
-        raw = detector["reliability"].query("scale == 'raw'")
-        before = ((raw["mean_probability"] - raw["share_fake"]).abs() * raw["count"]).sum() / raw["count"].sum()
-        metrics = detector["metrics"]
+        metrics, before = detector["metrics"], detector["external"]["ece_raw"].iloc[0]
         return Finding(
             "good" if metrics["ece"] < 0.05 else "mind",
             "Its probability",

@@ -39,9 +39,13 @@ class Calibration:
     fake_share: float  # of the validation images
     n: int  # validation images
 
-    def probability(self, logit: NDArray[np.float64]) -> NDArray[np.float64]:
+    def scaled(self, logit: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Calibrated logits, of logits of any shape."""
+        return (np.asarray(logit, np.float64) - self.offset) / self.temperature
+
+    def probability(self, logit: NDArray[np.floating]) -> NDArray[np.float64]:
         """P(fake), calibrated, of logits of any shape."""
-        probability: NDArray[np.float64] = expit((np.asarray(logit, np.float64) - self.offset) / self.temperature)
+        probability: NDArray[np.float64] = expit(self.scaled(logit))
         return probability
 
     def verdict(self, logit: NDArray[np.float64]) -> NDArray[np.str_]:

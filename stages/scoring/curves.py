@@ -77,15 +77,17 @@ def report(label: NDArray[np.int8], score: NDArray[np.float64], thresholds: dict
     )
 
 
-def reliability(label: NDArray[np.int8], probabilities: dict[str, NDArray[np.float64]]) -> pd.DataFrame:
+def reliability(
+    label: NDArray[np.int8], probabilities: dict[str, NDArray[np.float64]], confidence: float
+) -> pd.DataFrame:
     """``scale, mean_probability, share_fake, share_fake_low, share_fake_high, count``: what was said against what is.
 
-    One row for each bin of each of the named ``probabilities``; the interval is Wilson's, 95 %.
+    One row for each bin of each of the named ``probabilities``; the interval is Wilson's.
     """
     rows = []
     for scale, probability in probabilities.items():
         for count, said, true in zip(*figures.reliability(label, probability), strict=True):
-            low, high = intervals.of_share(round(true * count), int(count), 0.95)
+            low, high = intervals.of_share(round(true * count), int(count), confidence)
             rows.append((scale, said, true, low, high, count))
     return pd.DataFrame(
         rows, columns=["scale", "mean_probability", "share_fake", "share_fake_low", "share_fake_high", "count"]

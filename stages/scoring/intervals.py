@@ -9,6 +9,8 @@ from scipy.stats import bootstrap
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
+from stages.scoring import figures
+
 Interval = tuple[float, float]
 
 
@@ -83,7 +85,7 @@ def _bootstrap(
     The scores are ranked once; a resample then only counts, which makes 2,000 resamples of 20,000 images take a second
     and no more memory than one batch of image numbers.
     """
-    if not 0 < int((label == 1).sum()) < len(label):
+    if not figures.has_both(label):
         return math.nan, math.nan
     ranks = [np.unique(score, return_inverse=True)[1] for score in scores]
 

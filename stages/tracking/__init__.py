@@ -1,12 +1,12 @@
 """Tracking: MLflow as a mirror of the files that the stages wrote, one run a detector.
 
 Files are the truth. This module reads them (``data/models/M-P.keras`` and its record, ``data/calibration/M-P.json``,
-``metrics/detectors/M-P.json``, ``plots/M-P/``, ``data/raw/source.json``, ``data/contact_sheet.jpg``) and writes none,
-so it also sends what an absent server missed (``make track``) and what DVC restored from its cache without running. A
-run is found by the digest of its model. Its tag ``mirror_digest``, set last, is the digest of all that it shows: the
-same files are never sent twice, a run that was cut off is completed, and a new evaluation updates its run. It sends
-another copy of the model only where the calibration, which MLflow serves with it, has changed. At the end the winner is
-registered (``registry.py``).
+``metrics/detectors/M-P.json``, ``plots/M-P/``, ``data/raw/source.json``, ``data/contact_sheet.jpg`` and, where it is
+there, ``data/report/M-P.md``) and writes none, so it also sends what an absent server missed (``make track``) and what
+DVC restored from its cache without running. A run is found by the digest of its model. Its tag ``mirror_digest``, set
+last, is the digest of all that it shows: the same files are never sent twice, a run that was cut off is completed, and
+a new evaluation updates its run. It sends another copy of the model only where the calibration, which MLflow serves
+with it, has changed. At the end the winner is registered (``registry.py``).
 
 The server is ``MLFLOW_TRACKING_URI``, or else ``mlflow.db`` and ``mlartifacts/`` in the project's root. One that is
 away costs one request, 12 s at most; a slow one needs a larger ``MLFLOW_HTTP_REQUEST_TIMEOUT`` (s).

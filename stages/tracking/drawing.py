@@ -10,9 +10,7 @@ from matplotlib.figure import Figure
 
 from stages.reporting import figures
 
-# Okabe and Ito's colours, which the colour-blind can tell apart; the lines differ in style too.
-REAL, FAKE = "#0072B2", "#D55E00"
-TRAIN, VALID = ("#0072B2", "--"), ("#D55E00", "-")
+REAL, FAKE = "#0072B2", "#D55E00"  # Okabe and Ito's, which the colour-blind can tell apart
 
 
 def draw(plots: Path, folder: Path, name: str) -> None:
@@ -24,7 +22,6 @@ def draw(plots: Path, folder: Path, name: str) -> None:
     confusion = plots / "confusion.csv"
     on = f"{int(pd.read_csv(confusion)['count'].sum()):,} test images" if confusion.exists() else "test images"
     panels: dict[str, tuple[Callable[[Axes, pd.DataFrame], None], str]] = {
-        "roc": (_roc, f"{name}: ROC curve on {on}"),
         "pr": (_precision_recall, f"{name}: precision and recall of fakes on {on}"),
         "confusion": (_confusion, f"{name}: confusion matrix on {on}"),
         "scores": (_scores, f"{name}: scores of {on}"),
@@ -35,6 +32,8 @@ def draw(plots: Path, folder: Path, name: str) -> None:
             panel(figure.subplots(), pd.read_csv(plots / f"{plot}.csv"))
             _save(figure, title, folder / f"{plot}.png")
     shared: dict[str, tuple[Callable[[figures.Tables], Figure], str]] = {
+        "roc": (figures.roc, f"{name}: ROC curve on {on}"),
+        "history": (figures.history, f"{name}: training"),
         "reliability": (figures.reliability, f"{name}: what it says and what is true, {on}"),
         "answers": (figures.answers, f"{name}: three answers to {on}"),
         "robustness": (partial(figures.robustness, column="roc_auc", label="AUC"), f"{name}: spoilt test images"),
@@ -45,25 +44,12 @@ def draw(plots: Path, folder: Path, name: str) -> None:
             table = pd.read_csv(plots / f"{plot}.csv", dtype={"level": str})
             if len(table):
                 _save(overlay({name: table}), title, folder / f"{plot}.png")
-    figure = Figure(figsize=(11, 4.2), dpi=110, layout="constrained")
-    _history(figure, pd.read_csv(plots / "history.csv"))
-    _save(figure, f"{name}: training", folder / "history.png")
 
 
 def _save(figure: Figure, title: str, path: Path) -> None:
     """Write a figure as PNG; not through pyplot, which would keep the figure and might want a screen."""
     figure.suptitle(title, x=0.02, ha="left", fontsize=11)
     figure.savefig(path, metadata={"Software": None})
-
-
-def _roc(axes: Axes, table: pd.DataFrame) -> None:
-    """True against false positive rate, with the line of chance."""
-    axes.plot([0, 1], [0, 1], ":", color="0.6", label="chance")
-    axes.plot(table["false_positive_rate"], table["true_positive_rate"], color=FAKE, label="detector")
-    axes.set(xlabel="false positive rate (real called fake)", ylabel="true positive rate (fake called fake)")
-    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-    axes.legend(loc="lower right")
-    axes.grid(alpha=0.25)
 
 
 def _precision_recall(axes: Axes, table: pd.DataFrame) -> None:
@@ -109,14 +95,3 @@ def _scores(axes: Axes, table: pd.DataFrame) -> None:
     axes.set(xlabel="P(fake)", ylabel="share of the class", xlim=(0, 1))
     axes.legend(title="actual", loc="upper center")
     axes.grid(axis="y", alpha=0.25)
-
-
-def _history(figure: Figure, table: pd.DataFrame) -> None:
-    """Loss, accuracy and AUC an epoch, of the training images (augmented, dropout on) and the validation images."""
-    for axes, column in zip(figure.subplots(1, 3), ("loss", "accuracy", "auc"), strict=True):
-        for name, (colour, style), label in ((column, TRAIN, "train"), (f"val_{column}", VALID, "valid")):
-            axes.plot(table["epoch"], table[name], style, color=colour, marker="o", markersize=3, label=label)
-        axes.set(xlabel="epoch", title=column)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.legend()
-        axes.grid(alpha=0.25)
