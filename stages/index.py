@@ -12,12 +12,13 @@ import multiprocessing
 import os
 import signal
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
@@ -72,59 +73,116 @@ def main() -> None:
     """Index the archive."""
     data = params.load().data
     pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own keeps what is freed
-    with archive.open_archive(ARCHIVE) as faces:
-        table, other = _describe_all(faces)
-        index = table.to_pandas(split_blocks=True)
-        _check(index, data.max_quarantined)
-        ok = (index["verdict"] == "ok").to_numpy()
-        likeness = duplicates.alike(duplicates.hash_bytes(index.pop("dhash")[ok]), data.near_duplicate_bits)
-        index["group"] = -1
-        index.loc[ok, "group"] = likeness.group
-        sheet = _contact_sheet(faces, index[ok])
+    pa.set_cpu_count(1)  # and so does the system's, in every thread
+    Path(INDEX).parent.mkdir(exist_ok=True)
+    with archive.open_archive(ARCHIVE) as faces, tempfile.TemporaryFile(dir=Path(INDEX).parent) as rows:
+        other = _describe_all(faces, rows)
+        _check(rows, data.max_quarantined)
+        likeness = duplicates.alike(duplicates.hash_bytes(_sound(rows, "dhash")), data.near_duplicate_bits)
+        files = np.unique(duplicates.hash_bytes(_sound(rows, "sha256")), axis=0, return_inverse=True)[1].ravel()
+        with publish(INDEX) as part:
+            _write_index(rows, likeness.group, part)
 
-    with publish(INDEX) as part:
-        table = table.append_column("group", pa.array(index["group"], pa.int64()))
-        pq.write_table(table, part, row_group_size=ROW_GROUP)
-    del table  # before the audit, which needs the most memory
-    figures = audit.figures(index, likeness, other)
-    quarantined = index.loc[~ok, ["member", "verdict"]].rename(columns={"verdict": "reason"})
+    with pq.ParquetFile(INDEX) as file:  # without names and digests, which take most of the room
+        index: pd.DataFrame = file.read(audit.COLUMNS).to_pandas(split_blocks=True, self_destruct=True)
+    sound = index["verdict"] == "ok"
+    with publish("data/contact_sheet.jpg") as part:
+        _contact_sheet(index["label"].where(sound)).save(part, quality=90)
+    quarantined = _rows(np.flatnonzero(~sound), "member", "verdict").rename(columns={"verdict": "reason"})
     with publish(QUARANTINE) as part:
         quarantined.to_csv(part, index=False)
-    with publish("data/contact_sheet.jpg") as part:
-        sheet.save(part, quality=90)
+    index = index[sound]
     for name, plot in (("counts", audit.counts), ("properties", audit.properties), ("file_size", audit.file_sizes)):
         with publish(f"plots/data/{name}.csv") as part:
             plot(index).to_csv(part, index=False)
+    figures = audit.figures(index, likeness, files, quarantined=len(quarantined), other=other)
     write_json("metrics/data.json", figures)
     _summarise(figures, quarantined["reason"], data.max_shortcut_auc)
 
 
-def _describe_all(faces: Zip) -> tuple[pa.Table, int]:
-    """One row a face, in the archive's order, and the number of other members.
+def _describe_all(faces: Zip, rows: IO[bytes]) -> int:
+    """Write one row a face into ``rows``, in the archive's order; return the number of other members.
 
-    The rows are made by parallel processes that each open the archive. They wait in a file, since there is room for
-    them in memory only when the processes have ended.
+    The rows are made by parallel processes that each open the archive. They wait in a file: there may be a million.
     """
     members, other = archive.listing(faces)
     chunks = [members[start : start + CHUNK] for start in range(0, len(members), CHUNK)]
     workers = min(os.cpu_count() or 1, MAX_WORKERS, len(chunks))
-    with tempfile.TemporaryFile(dir=Path(ARCHIVE).parent) as file:
-        with (
-            pa.ipc.new_stream(file, SCHEMA) as rows,
-            tqdm(total=len(members), desc="index", unit="image", disable=None) as bar,
-            ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (ARCHIVE,)) as pool,
+    with (
+        pa.ipc.new_stream(rows, SCHEMA) as writer,
+        tqdm(total=len(members), desc="index", unit="image", disable=None) as bar,
+        ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (ARCHIVE,)) as pool,
+    ):
+        try:
+            for batch in pool.map(_describe_chunk, chunks):
+                writer.write_batch(batch)
+                bar.update(len(batch))
+        except BrokenProcessPool:
+            raise UserError(
+                f"{ARCHIVE}: a process died while reading images, likely for lack of memory; free some and run again"
+            ) from None
+    return other
+
+
+def _batches(rows: IO[bytes]) -> Iterator[pa.RecordBatch]:
+    """The rows that were described, some at a time."""
+    rows.seek(0)
+    return iter(pa.ipc.open_stream(rows))
+
+
+def _check(rows: IO[bytes], max_quarantined: float) -> None:
+    """Raise :class:`UserError` if too many images are unusable, or if a class has none left."""
+    sound, reasons, examples = Counter[int](), Counter[str](), dict[str, str]()
+    for batch in _batches(rows):
+        for member, label, verdict in zip(
+            *(batch[key].to_pylist() for key in ("member", "label", "verdict")), strict=True
         ):
-            try:
-                for batch in pool.map(_describe_chunk, chunks):
-                    rows.write_batch(batch)
-                    bar.update(len(batch))
-            except BrokenProcessPool:
-                raise UserError(
-                    f"{ARCHIVE}: a process died while reading images, likely for lack of memory; "
-                    "free some and run again"
-                ) from None
-        file.seek(0)
-        return pa.ipc.open_stream(file).read_all(), other
+            if verdict == "ok":
+                sound[label] += 1
+            else:
+                reasons[verdict] += 1
+                examples.setdefault(verdict, member)
+    bad, total = reasons.total(), reasons.total() + sound.total()
+    if bad > max_quarantined * total:
+        reason = reasons.most_common(1)[0][0]
+        raise UserError(
+            f"{ARCHIVE}: {bad:,} of {total:,} images cannot be used, most often as {reason} (such as "
+            f"{examples[reason]!r}), more than data.max_quarantined = {max_quarantined:g} allows; mend the archive or "
+            "raise that key"
+        )
+    for name, label in LABELS.items():
+        if not sound[label]:
+            raise UserError(f"{ARCHIVE}: not one {name} image can be used; mend the archive")
+
+
+def _sound(rows: IO[bytes], column: str) -> Iterator[str]:
+    """The values of a column for the images that can be used: those that have a perceptual hash."""
+    for batch in _batches(rows):
+        yield from batch[column].filter(batch["dhash"].is_valid()).to_pylist()
+
+
+def _write_index(rows: IO[bytes], groups: duplicates.Integers, path: Path) -> None:
+    """The rows as Parquet, with the group of each image that can be used, and -1 for the others."""
+    done = 0
+    with pq.ParquetWriter(path, SCHEMA.append(pa.field("group", pa.int64()))) as writer:
+        for table in _gather(_batches(rows), ROW_GROUP):
+            group = np.full(len(table), -1)
+            sound = table["dhash"].is_valid().to_numpy()
+            group[sound] = groups[done : done + sound.sum()]
+            done += sound.sum()
+            writer.write_table(table.append_column("group", pa.array(group)))
+
+
+def _gather(batches: Iterator[pa.RecordBatch], size: int) -> Iterator[pa.Table]:
+    """The same rows, at least ``size`` at a time but for the last."""
+    waiting: list[pa.RecordBatch] = []
+    for batch in batches:
+        waiting.append(batch)
+        if sum(map(len, waiting)) >= size:
+            yield pa.Table.from_batches(waiting)
+            waiting = []
+    if waiting:
+        yield pa.Table.from_batches(waiting)
 
 
 _archive: Zip  # of this worker process
@@ -169,39 +227,34 @@ def _describe(member: Member) -> dict[str, Any]:
     }
 
 
-def _check(index: pd.DataFrame, max_quarantined: float) -> None:
-    """Stop if too many images are unusable, or if a class has none left."""
-    bad = index[index["verdict"] != "ok"]
-    if len(bad) > max_quarantined * len(index):
-        reason = bad["verdict"].mode()[0]
-        example = bad.loc[bad["verdict"] == reason, "member"].iloc[0]
-        raise UserError(
-            f"{ARCHIVE}: {len(bad):,} of {len(index):,} images cannot be used, most often as {reason} (such as "
-            f"{example!r}), more than data.max_quarantined = {max_quarantined:g} allows; mend the archive or raise "
-            "that key"
-        )
-    for name, label in LABELS.items():
-        if not ((index["label"] == label) & (index["verdict"] == "ok")).any():
-            raise UserError(f"{ARCHIVE}: not one {name} image can be used; mend the archive")
+def _rows(numbers: duplicates.Integers, *columns: str) -> pd.DataFrame:
+    """Some rows of the index, by their numbers, read in pieces."""
+    found, start = [], 0
+    with pq.ParquetFile(INDEX) as file:
+        for batch in file.iter_batches(ROW_GROUP, columns=columns):
+            found.append(batch.take(numbers[(numbers >= start) & (numbers < start + len(batch))] - start))
+            start += len(batch)
+    rows: pd.DataFrame = pa.Table.from_batches(found).to_pandas()
+    return rows
 
 
-def _contact_sheet(faces: Zip, images: pd.DataFrame) -> Image.Image:
-    """A row of faces for each class, evenly drawn from the archive, under the name of the class."""
+def _contact_sheet(labels: pd.Series) -> Image.Image:
+    """A row of faces for each class, evenly drawn from the archive, under the name of the class.
+
+    ``labels``: of every row of the index, missing where the image cannot be used.
+    """
     caption = 16
     sheet = Image.new("RGB", (SHEET_FACES * SHEET_SIDE, len(LABELS) * (SHEET_SIDE + caption)), "white")
-    for row, (name, label) in enumerate(LABELS.items()):
-        top = row * (SHEET_SIDE + caption)
-        ImageDraw.Draw(sheet).text((4, top + 2), name, "black")
-        for column, (member, place) in enumerate(_evenly(images[images["label"] == label])):
-            face = Image.fromarray(image.decode(archive.read(faces, member, place)))
-            sheet.paste(face.resize((SHEET_SIDE, SHEET_SIDE)), (column * SHEET_SIDE, top + caption))
+    with archive.open_archive(ARCHIVE) as faces:
+        for row, (name, label) in enumerate(LABELS.items()):
+            top = row * (SHEET_SIDE + caption)
+            ImageDraw.Draw(sheet).text((4, top + 2), name, "black")
+            found = np.flatnonzero(labels == label)
+            shown = found[np.linspace(0, len(found) - 1, min(SHEET_FACES, len(found))).astype(int)]
+            for column, (member, place) in enumerate(_rows(shown, "member", "place").to_numpy()):
+                face = Image.fromarray(image.decode(archive.read(faces, member, place)))
+                sheet.paste(face.resize((SHEET_SIDE, SHEET_SIDE)), (column * SHEET_SIDE, top + caption))
     return sheet
-
-
-def _evenly(images: pd.DataFrame) -> Iterator[tuple[str, int]]:
-    """The names and places of at most ``SHEET_FACES`` of the images, evenly spaced."""
-    rows = images.iloc[np.linspace(0, len(images) - 1, min(SHEET_FACES, len(images))).astype(int)]
-    return zip(rows["member"], rows["place"], strict=True)
 
 
 def _summarise(figures: dict[str, float | None], reasons: pd.Series, max_shortcut_auc: float) -> None:

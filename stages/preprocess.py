@@ -8,9 +8,10 @@ EXIF-rotated, other formats) are stored as lossless PNG of the pixels that the i
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from stages.errors import run
+from stages.errors import UserError, run
 from stages.faces import archive, manifest, records, shards
 from stages.faces.layout import SPLITS
 from stages.files import publish
@@ -24,19 +25,37 @@ ARCHIVE, INDEX, MANIFEST, SHARDS = (
 def main() -> None:
     """Write the shards of all splits."""
     params = load()
-    found = pd.read_parquet(INDEX, columns=["member", "place", "encoding"])
-    images = manifest.read(MANIFEST).merge(found, on="member", how="left", validate="one_to_one")
+    images = with_places(manifest.read(MANIFEST))
     with archive.open_archive(ARCHIVE) as faces, publish(SHARDS) as folder:
         folder.mkdir()
         summaries = {}
         for split in SPLITS:
             shuffled = images[images["split"] == split].sample(frac=1, random_state=params.split.seed)
-            found = tqdm(
+            stream = tqdm(
                 records.read(faces, shuffled), total=len(shuffled), desc=f"{split} shards", unit="image", disable=None
             )
-            summaries[split] = shards.write(found, len(shuffled), folder, split, params.shards.images)
+            summaries[split] = shards.write(stream, len(shuffled), folder, split, params.shards.images)
         shards.write_summary(folder, summaries)
     print("; ".join(f"{split}: {s['images']:,} images in {s['shards']} shards" for split, s in summaries.items()))
+
+
+def with_places(images: pd.DataFrame) -> pd.DataFrame:
+    """The images of a manifest, with the ``place`` and the ``encoding`` that the index found for each.
+
+    Raises :class:`UserError` if the index does not know them all: the manifest was made from another one. (A merge does
+    the same in three times the memory.)
+    """
+    with pq.ParquetFile(INDEX) as file:
+        table = file.read(["member", "place", "encoding", "verdict"])
+    index: pd.DataFrame = table.to_pandas(split_blocks=True, self_destruct=True)
+    index = index[index.pop("verdict") == "ok"]  # the only ones whose names are sure to be unique
+    rows = pd.Index(index.pop("member")).get_indexer(images["member"])
+    if missing := int((rows < 0).sum()):
+        raise UserError(
+            f"{MANIFEST} names {missing:,} images that {INDEX} does not know as sound (such as "
+            f"{images['member'][rows < 0].iloc[0]!r}); write it again with `dvc repro -f split`"
+        )
+    return images.assign(place=index["place"].to_numpy()[rows], encoding=index["encoding"].array.take(rows))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from stages import params
@@ -33,6 +34,7 @@ def main() -> None:
     """Write the manifest and say what is in it."""
     split = params.load().split
     pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own keeps what is freed
+    pa.set_cpu_count(1)  # and so does the system's, in every thread
     images, quarantined = _read_sound()
     if split.method == "official":
         _require_folders(images)
@@ -60,13 +62,16 @@ def _read_sound() -> tuple[pd.DataFrame, int]:
     """
     if not INDEX.is_file():
         raise UserError(f"{INDEX} is missing; run the index stage first (`dvc repro index`)")
-    images = pd.read_parquet(INDEX, columns=["member", "label", "split", "verdict", "group"])
-    total = len(images)
-    images = images[images.pop("verdict") == "ok"]
-    by_name = images["member"].argsort().to_numpy()
-    images = images.iloc[by_name[_rank(images["split"])[by_name].argsort(kind="stable")]].reset_index(drop=True)
+    with pq.ParquetFile(INDEX) as file:
+        table = file.read(["member", "label", "split", "verdict", "group"])
+    images: pd.DataFrame = table.to_pandas(split_blocks=True, self_destruct=True)
+    del table
+    sound = (images.pop("verdict") == "ok").to_numpy()
+    order = images["member"].argsort().to_numpy()
+    order = order[sound[order]]
+    images = images.iloc[order[_rank(images["split"])[order].argsort(kind="stable")]].reset_index(drop=True)
     images["group"] = pd.factorize(images["group"])[0]
-    return images, total - len(images)
+    return images, len(sound) - len(images)
 
 
 def _rank(splits: pd.Series) -> Integers:
@@ -143,8 +148,9 @@ def _require_images(images: pd.DataFrame, split: params.Split) -> None:
 
 def _counts(images: pd.DataFrame) -> pd.DataFrame:
     """The images of each split (rows) and class (columns), zeros included."""
-    names = images["label"].map({number: name for name, number in LABELS.items()})
-    return pd.crosstab(images["split"], names).reindex(index=list(SPLITS), columns=list(LABELS), fill_value=0)
+    counts = images.groupby(["split", "label"]).size().unstack(fill_value=0)
+    counts = counts.reindex(index=list(SPLITS), columns=list(LABELS.values()), fill_value=0)
+    return counts.set_axis(list(LABELS), axis="columns")
 
 
 def _summarise(images: pd.DataFrame, quarantined: int, duplicates: int, surplus: int) -> None:

@@ -63,8 +63,8 @@ def project(tmp_path, monkeypatch, write_params):
             places = {info.filename: place for place, info in archive.members()}
         names = list(members)
         encodings = [image.inspect((indexed or members)[name]).encoding for name in names]
-        index = pd.DataFrame({"member": names, "place": [places[name] for name in names], "encoding": encodings})
-        index.to_parquet("data/index.parquet")
+        index = {"member": names, "place": [places[name] for name in names], "encoding": encodings, "verdict": "ok"}
+        pd.DataFrame(index).to_parquet("data/index.parquet")
         table = pd.DataFrame(
             {
                 "member": names,
@@ -145,6 +145,25 @@ def test_images_that_the_manifest_leaves_out_stay_out(project, plain):
     manifest.write(table[table["member"] != "real/00.jpg"], "data/manifest.csv")
     preprocess.main()
     assert "real/00.jpg" not in [member for split in ("train", "valid", "test") for member, _, _ in records(split)]
+
+
+def test_quarantined_images_of_one_name_disturb_nobody(project, plain):
+    project(plain)
+    index = pd.read_parquet("data/index.parquet")
+    namesakes = index.iloc[[0, 0]].assign(member="real/twice.jpg", verdict="name used more than once")
+    pd.concat([index, namesakes]).to_parquet("data/index.parquet")
+    preprocess.main()
+    assert sum(len(records(split)) for split in ("train", "valid", "test")) == len(plain)
+
+
+def test_a_manifest_of_another_archive_says_what_to_do(project, plain):
+    table = project(plain)
+    manifest.write(table.replace("real/07.jpg", "real/elsewhere.jpg"), "data/manifest.csv")
+    with pytest.raises(
+        UserError, match=r"names 1 images that .* \(such as 'real/elsewhere.jpg'\).*`dvc repro -f split`"
+    ):
+        preprocess.main()
+    assert not SHARDS.exists()
 
 
 def written():

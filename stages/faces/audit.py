@@ -23,27 +23,37 @@ SHORTCUTS = [
     "std_green",
     "std_blue",
 ]
+COLUMNS = [
+    "label",
+    "split",
+    "sha256",
+    "encoding",
+    "verdict",
+    "group",
+    *(set(SHORTCUTS) - {"bytes_per_pixel"}),
+]  # of the index
 SHORTCUT_IMAGES = 20_000  # enough for two decimals of an AUC, in seconds
 SHORTCUT_FOLDS = 5
 FILE_SIZE_BINS = 20
 COMMONEST = 8  # values of a property that get bars of their own
 
 
-def figures(index: pd.DataFrame, likeness: Likeness, other: int) -> dict[str, float | None]:
+def figures(
+    images: pd.DataFrame, likeness: Likeness, files: Integers, *, quarantined: int, other: int
+) -> dict[str, float | None]:
     """At most 20 numbers about the corpus.
 
-    ``index``: one row a face, as in data/index.parquet; ``likeness``: of the rows whose verdict is ok, in their order;
+    ``images``: one row an image that can be used, ``COLUMNS`` of data/index.parquet; ``likeness`` and ``files``
+    (int64, n: which distinct file an image is) in the same order; ``quarantined``: how many images cannot be used;
     ``other``: members of the archive that are no faces. Duplicates are counted in pairs; near ones exclude exact ones.
     """
-    images = index[index["verdict"] == "ok"]
-    codes = pd.factorize(images["sha256"])[0]
     no_links = np.empty((0, 2), np.int64)
     together = np.zeros(len(images), np.int64)
     label = images["label"].to_numpy().astype(np.int64)
     split = pd.Categorical(images["split"], SPLITS).codes.astype(np.int64) + 1  # 0: none
 
     def exact(part: Integers) -> int:
-        return count_pairs(codes, no_links, part)
+        return count_pairs(files, no_links, part)
 
     def near(part: Integers) -> int:
         return count_pairs(likeness.code, likeness.links, part) - exact(part)
@@ -53,7 +63,7 @@ def figures(index: pd.DataFrame, likeness: Likeness, other: int) -> dict[str, fl
         "images": len(images),
         "real": int((label == LABELS["real"]).sum()),
         "fake": int((label == LABELS["fake"]).sum()),
-        "quarantined": len(index) - len(images),
+        "quarantined": quarantined,
         "other_files": other,
         "converted": int((images["encoding"] == "png").sum()),
         "exact_duplicates": exact(together),
@@ -105,18 +115,18 @@ def shortcut_auc(images: pd.DataFrame) -> tuple[float | None, float | None, floa
     return auc, max(0.0, auc - margin), min(1.0, auc + margin)
 
 
-def counts(index: pd.DataFrame) -> pd.DataFrame:
+def counts(images: pd.DataFrame) -> pd.DataFrame:
     """The images of each official split and class: ``split,label,images``; split is "none" where there is none."""
-    images = _named(index)
+    images = _named(images)
     return images.groupby(["split", "label"]).size().rename("images").reset_index()
 
 
-def file_sizes(index: pd.DataFrame) -> pd.DataFrame:
+def file_sizes(images: pd.DataFrame) -> pd.DataFrame:
     """Histograms of the file size of each class: ``kilobytes`` (upper edge of the bin), ``label``, ``images``.
 
     Both classes share the bins, which reach to the 99th percentile; the last bin also takes the larger files.
     """
-    images = _named(index)
+    images = _named(images)
     kilobytes = images["bytes"] / 1000
     edges = np.linspace(0, np.percentile(kilobytes, 99), FILE_SIZE_BINS + 1)
     rows = [
@@ -132,13 +142,13 @@ def file_sizes(index: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(rows)
 
 
-def properties(index: pd.DataFrame) -> pd.DataFrame:
+def properties(images: pd.DataFrame) -> pd.DataFrame:
     """How the files of each class were made: ``property,value,label,images``, the commonest value of a property first.
 
     Properties are the format, the resolution (width × height, px), the JPEG quality and the quantisation tables (their
     digest); value is "none" where a file has no such thing, and "other" for all but the ``COMMONEST`` values.
     """
-    images = _named(index)
+    images = _named(images)
     values = {
         "Format": images["format"],
         "Resolution": images["width"].astype(str) + " × " + images["height"].astype(str),
@@ -154,9 +164,8 @@ def properties(index: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(tables)[["property", "value", "label", "images"]]
 
 
-def _named(index: pd.DataFrame) -> pd.DataFrame:
-    """The images whose verdict is ok, with the names of their labels and splits."""
-    images = index[index["verdict"] == "ok"]
+def _named(images: pd.DataFrame) -> pd.DataFrame:
+    """The images with the names of their labels and splits."""
     names = {number: name for name, number in LABELS.items()}
     return images.assign(label=images["label"].map(names), split=images["split"].fillna("none"))
 

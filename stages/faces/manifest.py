@@ -8,14 +8,18 @@ from stages.errors import UserError
 from stages.files import publish
 
 COLUMNS = {"member": "str", "label": "int8", "split": "str", "group": "int64"}
+CHUNK = 10_000  # rows turned into text at a time
 
 
 def write(manifest: pd.DataFrame, path: Path | str) -> None:
     """Publish the manifest, sorted by split then member."""
-    with publish(path) as part:
-        by_name = manifest["member"].argsort().to_numpy()
-        by_split = manifest["split"].iloc[by_name].argsort(kind="stable").to_numpy()
-        manifest.iloc[by_name[by_split]].to_csv(part, index=False, columns=list(COLUMNS))
+    by_name = manifest["member"].argsort().to_numpy()
+    split = pd.factorize(manifest["split"], sort=True)[0]
+    order = by_name[split[by_name].argsort(kind="stable")]
+    with publish(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+        for start in range(0, len(order), CHUNK):
+            rows = manifest.iloc[order[start : start + CHUNK]]
+            rows.to_csv(file, index=False, header=start == 0, columns=list(COLUMNS))
 
 
 def read(path: Path | str) -> pd.DataFrame:
