@@ -8,7 +8,7 @@ from stages.errors import UserError
 from stages.files import publish
 
 COLUMNS = {"member": "str", "label": "int8", "split": "str", "group": "int64"}
-CHUNK = 10_000  # rows turned into text at a time
+CHUNK = 2_000  # rows turned into text at a time
 
 
 def write(manifest: pd.DataFrame, path: Path | str) -> None:
