@@ -14,7 +14,9 @@ from stages.backend import tf
 from stages.files import read_json, write_json
 
 SHUFFLE_BUFFER = 8192  # encoded images held for shuffling: about 250 MB at 256 px; files are shuffled on disk already
-READ_BUFFER = 2**20  # bytes
+READ_BUFFER = 2**20  # bytes; one thread then reads 100,000 records a second, which 16 cores cannot decode
+DCT = "INTEGER_ACCURATE"  # gives Pillow's pixels
+MARGIN = 16  # px decoded around a window: the colours of a pixel come from its neighbours where chroma is halved
 
 
 class Record(NamedTuple):
@@ -69,16 +71,19 @@ def summary(folder: Path, split: str) -> dict[str, int | str]:
 
 
 def _records(folder: Path, split: str) -> "tf.data.Dataset":
-    """The split's records, undecoded, in their order on disk."""
+    """The split's records as they are in the files, in their order on disk."""
     files = sorted(str(path) for path in folder.glob(f"{split}-*.tfrecord"))
+    return tf.data.TFRecordDataset(files, buffer_size=READ_BUFFER)
+
+
+def _parse(record: "tf.Tensor") -> dict[str, "tf.Tensor"]:
+    """The fields of one record: ``image``, ``label``, ``member``."""
     schema = {
         "image": tf.io.FixedLenFeature([], tf.string),
         "label": tf.io.FixedLenFeature([], tf.int64),
         "member": tf.io.FixedLenFeature([], tf.string),
     }
-    return tf.data.TFRecordDataset(files, buffer_size=READ_BUFFER).map(
-        lambda record: tf.io.parse_single_example(record, schema), num_parallel_calls=tf.data.AUTOTUNE
-    )
+    return dict(tf.io.parse_single_example(record, schema))
 
 
 def decode(image: "tf.Tensor", size: int) -> "tf.Tensor":
@@ -87,11 +92,16 @@ def decode(image: "tf.Tensor", size: int) -> "tf.Tensor":
     An image that has the size already is not resampled: traces of generation live in the finest pixels. Another is
     cut to its central square, then resized with antialiasing.
     """
-    pixels = tf.io.decode_jpeg(image, channels=3, dct_method="INTEGER_ACCURATE")  # Pillow's pixels; takes PNG too
+    return tf.cast(_decode(image, size), tf.float32)
+
+
+def _decode(image: "tf.Tensor", size: int) -> "tf.Tensor":
+    """What :func:`decode` gives, as uint8: a quarter of the memory to move, until a batch is together."""
+    pixels = tf.io.decode_jpeg(image, channels=3, dct_method=DCT)  # takes PNG too
     pixels.set_shape([None, None, 3])
     height, width = tf.shape(pixels)[0], tf.shape(pixels)[1]
     fits = tf.logical_and(height == size, width == size)
-    pixels = tf.cond(fits, lambda: tf.cast(pixels, tf.float32), lambda: _resize(pixels, height, width, size))
+    pixels = tf.cond(fits, lambda: pixels, lambda: _resize(pixels, height, width, size))
     return tf.ensure_shape(pixels, [size, size, 3])
 
 
@@ -99,25 +109,70 @@ def _resize(pixels: "tf.Tensor", height: "tf.Tensor", width: "tf.Tensor", size: 
     side = tf.minimum(height, width)
     square = tf.image.crop_to_bounding_box(pixels, (height - side) // 2, (width - side) // 2, side, side)
     resized = tf.image.resize(square, [size, size], antialias=True)
-    return tf.round(tf.clip_by_value(resized, 0, 255))
+    return tf.cast(tf.round(tf.clip_by_value(resized, 0, 255)), tf.uint8)
 
 
 def crop_and_flip(image: "tf.Tensor", crop: int, seed: "tf.Tensor") -> "tf.Tensor":
-    """A random ``crop × crop`` window at native resolution, mirrored half the time; ``seed`` (two integers) decides."""
-    window = tf.image.stateless_random_crop(image, [crop, crop, 3], seed)
+    """A random ``crop × crop`` window at native resolution, mirrored half the time; ``seed`` (two integers) decides.
+
+    ``image`` is square, side × side × 3.
+    """
+    window = tf.slice(image, _corner(image.shape[0], crop, seed), [crop, crop, 3])
+    return _flip(window, seed)
+
+
+def decode_crop_and_flip(image: "tf.Tensor", size: int, crop: int, seed: "tf.Tensor") -> "tf.Tensor":
+    """What ``crop_and_flip(decode(image, size), crop, seed)`` gives, as uint8.
+
+    Of a JPEG of that size only the window is decoded, and what libjpeg needs around it.
+    """
+    corner = _corner(size, crop, seed)
+
+    def window() -> "tf.Tensor":
+        start = tf.maximum(corner[:2] - MARGIN, 0)
+        end = tf.minimum(corner[:2] + crop + MARGIN, size)
+        pixels = tf.io.decode_and_crop_jpeg(image, tf.concat([start, end - start], 0), channels=3, dct_method=DCT)
+        return tf.slice(pixels, corner - tf.pad(start, [[0, 1]]), [crop, crop, 3])
+
+    def whole() -> "tf.Tensor":
+        return tf.slice(_decode(image, size), corner, [crop, crop, 3])
+
+    def jpeg() -> "tf.Tensor":
+        return tf.cond(tf.reduce_all(tf.io.extract_jpeg_shape(image)[:2] == size), window, whole)
+
+    return _flip(tf.cond(tf.io.is_jpeg(image), jpeg, whole), seed)
+
+
+def _corner(size: int, crop: int, seed: "tf.Tensor") -> "tf.Tensor":
+    """Row, column and channel (always 0) where a random window begins, as ``tf.image.stateless_random_crop`` draws."""
+    drawn = tf.random.stateless_uniform([3], seed, maxval=tf.int32.max, dtype=tf.int32)
+    return drawn % tf.constant([size - crop + 1, size - crop + 1, 1])
+
+
+def _flip(window: "tf.Tensor", seed: "tf.Tensor") -> "tf.Tensor":
     return tf.image.stateless_random_flip_left_right(window, seed + 1)
 
 
 def faces(folder: Path, split: str, *, size: int, batch_size: int) -> "tf.data.Dataset":
     """Batches of (images, labels, members) of a split, whole faces, once, in their order on disk."""
     images = int(summary(folder, split)["images"])
+
+    def example(record: "tf.Tensor") -> tuple["tf.Tensor", ...]:
+        fields = _parse(record)
+        return _decode(fields["image"], size), fields["label"], fields["member"]
+
     return (
         _records(folder, split)
         .apply(tf.data.experimental.assert_cardinality(images))  # or Keras would warn that the data ran out
-        .map(lambda r: (decode(r["image"], size), r["label"], r["member"]), num_parallel_calls=tf.data.AUTOTUNE)
+        .map(example, num_parallel_calls=tf.data.AUTOTUNE)
         .batch(batch_size)
+        .map(_in_float32, num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(tf.data.AUTOTUNE)
     )
+
+
+def _in_float32(images: "tf.Tensor", *others: "tf.Tensor") -> tuple["tf.Tensor", ...]:
+    return tf.cast(images, tf.float32), *others
 
 
 def labelled(folder: Path, split: str, *, size: int, batch_size: int) -> "tf.data.Dataset":
@@ -133,9 +188,10 @@ def augmented(folder: Path, split: str, *, size: int, crop: int, batch_size: int
     What happens to the n-th image drawn depends on ``seed`` and n alone, not on which thread was faster.
     """
 
-    def example(index: "tf.Tensor", record: dict[str, "tf.Tensor"]) -> tuple["tf.Tensor", "tf.Tensor"]:
-        window = crop_and_flip(decode(record["image"], size), crop, tf.stack([tf.constant(seed, tf.int64), 2 * index]))
-        return window, record["label"][tf.newaxis]
+    def example(index: "tf.Tensor", record: "tf.Tensor") -> tuple["tf.Tensor", "tf.Tensor"]:
+        fields = _parse(record)
+        seeds = tf.stack([tf.constant(seed, tf.int64), 2 * index])
+        return decode_crop_and_flip(fields["image"], size, crop, seeds), fields["label"][tf.newaxis]
 
     return (
         _records(folder, split)
@@ -144,5 +200,6 @@ def augmented(folder: Path, split: str, *, size: int, crop: int, batch_size: int
         .enumerate()
         .map(example, num_parallel_calls=tf.data.AUTOTUNE)
         .batch(batch_size, drop_remainder=True)
+        .map(_in_float32, num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(tf.data.AUTOTUNE)
     )

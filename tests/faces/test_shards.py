@@ -230,3 +230,52 @@ def test_crop_and_flip_is_decided_by_its_seed(decoded):
     one, again, other = (shards.crop_and_flip(image, CROP, tf.constant(seed)) for seed in ([1, 2], [1, 2], [1, 4]))
     np.testing.assert_array_equal(one, again)
     assert not np.array_equal(one, other)
+
+
+def jpeg(pixels, **options):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("side", [64, 77])  # whole coding units, and not
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"subsampling": "4:2:0"},
+        {"subsampling": "4:2:2"},
+        {"subsampling": "4:4:4"},
+        {"subsampling": "4:2:0", "progressive": True},
+        {"subsampling": "4:2:0", "restart_marker_blocks": 3},
+        {"grey": True},
+    ],
+    ids=str,
+)
+def test_a_window_decoded_alone_has_the_pixels_of_the_whole(noise, side, options):
+    """Noise has colours that change from pixel to pixel: what is wrong at the edge of a window shows in it."""
+    options = dict(options)
+    grey = options.pop("grey", False)
+
+    @tf.function(reduce_retracing=True)
+    def both(data, seed, crop):
+        whole = shards.crop_and_flip(shards.decode(data, side), crop, seed)
+        return shards.decode_crop_and_flip(data, side, crop, seed), whole
+
+    for number in range(25):
+        pixels = noise(number, side, side)
+        data = jpeg(pixels[..., 0] if grey else pixels, quality=50 + 2 * number, **options)
+        for crop in (16, 33, side):
+            window, whole = both(tf.constant(data), tf.constant([number, crop], tf.int64), crop)
+            assert window.dtype == tf.uint8
+            np.testing.assert_array_equal(window, whole)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg of another size"])
+def test_a_window_of_what_cannot_be_decoded_in_part_is_the_same_too(png, noise, kind):
+    data = tf.constant(png(noise(0, SIDE, SIDE)) if kind == "png" else jpeg(noise(0, 50, 40), quality=90))
+    for number in range(10):
+        seed = tf.constant([number, 0], tf.int64)
+        np.testing.assert_array_equal(
+            shards.decode_crop_and_flip(data, SIDE, CROP, seed),
+            shards.crop_and_flip(shards.decode(data, SIDE), CROP, seed),
+        )
