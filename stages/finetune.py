@@ -3,78 +3,99 @@
 Reads ``data/shards/``, ``data/weights/M.weights.h5`` and the baseline; writes ``data/models/M-finetune.keras``, the
 training record beside it, and ``plots/M-finetune/history.csv``. Training sees random crops and mirror images at native
 resolution, validation whole faces. The baseline counts as epoch 0: fine-tuning never ends below it in validation.
+
+Where training sees a few fixed views only (``views``), the layers below the first that trains run once a view, if that
+is faster and fits on the disk (:mod:`stages.detectors.prefix`). Several GPUs share each batch.
 """
 
 import argparse
 from pathlib import Path
+from typing import TypedDict
 
-from stages.backend import keras
-from stages.detectors import assembly, record, training
-from stages.detectors.device import prepare
+import numpy as np
+
+from stages.backend import keras, tf
+from stages.detectors import assembly, prefix, record, training
+from stages.detectors.device import distribution, prepare
 from stages.errors import run
 from stages.faces import shards
-from stages.files import read_json, sha256
-from stages.params import load
+from stages.files import project_root, read_json, sha256
+from stages.params import Model, Params, load
 
 SHARDS = Path("data/shards")
 MOMENTUM = 0.9  # of BatchNorm in training mode: fine-tuning is short, Keras' 0.99 would lag behind it
 ESTIMATE_IMAGES = 4096  # training images that BatchNorm's statistics are averaged over at the end
 
 
+class Drawn(TypedDict):
+    """In which order training draws which crops."""
+
+    seed: int
+    views: int | None
+    start: int  # images drawn before: a resumed run goes on where it was
+
+
 def main() -> None:
     """Fine-tune one backbone."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("model")
-    model = parser.parse_args().model
+    model: Model = parser.parse_args().model
     params = load()
     fit = params.detectors[model].finetune
     seed = params.training.seed
     device = prepare(params.training.precision, seed, params.training.deterministic)
 
     baseline = Path(f"data/models/{model}-baseline.keras")
-    train_summary, valid_summary = (shards.summary(SHARDS, split) for split in ("train", "valid"))
-    scratch = training.scratch_folder(
-        f"{model}-finetune",
-        fit.model_dump(),
-        params.training.model_dump(),
-        params.image.model_dump(),
-        [train_summary, valid_summary, sha256(baseline)],
-    )
-    images = int(train_summary["images"])
-    batch_size = min(fit.batch_size, images)
-    steps = -(-images // batch_size)
-    train = shards.augmented(
-        SHARDS,
-        "train",
-        size=params.image.size,
-        crop=params.image.crop,
-        batch_size=batch_size,
-        seed=seed + training.completed_epochs(scratch),  # a resumed run draws new crops, not the first epoch's again
-    )
-    valid = shards.labelled(SHARDS, "valid", size=params.image.size, batch_size=params.score.batch_size)
+    images = {split: int(shards.summary(SHARDS, split)["images"]) for split in ("train", "valid")}
+    batch_size = min(fit.batch_size, images["train"])
+    steps = -(-images["train"] // batch_size)
 
-    module = assembly.backbone_module(model)
-    backbone = module.backbone(f"data/weights/{model}.weights.h5")
-    head = assembly.head_of(assembly.load(baseline), fit.dropout)
-    assembly.unfreeze(backbone, fit.unfreeze_from)
-    norms = training.batch_norm_layers(backbone) if fit.batch_norm == "training" else []
-    for layer in norms:
-        layer.momentum = MOMENTUM
-    detector = assembly.detector(module, backbone, head, fit.batch_norm)
-    rate = training.warmed_cosine(fit.learning_rate, steps * fit.epochs, fit.warmup)
-    training.compile_model(detector, keras.optimizers.AdamW(rate, weight_decay=fit.weight_decay))
-    rows = training.fit(
-        detector,
-        train,
-        valid,
-        epochs=fit.epochs,
-        patience=fit.patience,
-        scratch=scratch,
-        steps_per_epoch=steps,
-        score_start=True,
-    )
+    strategy = distribution()
+    with strategy.scope():
+        module = assembly.backbone_module(model)
+        backbone = module.backbone(f"data/weights/{model}.weights.h5")
+        head = assembly.head_of(assembly.load(baseline), fit.dropout)
+        first = assembly.unfreeze(backbone, fit.unfreeze_from)
+        norms = training.batch_norm_layers(backbone) if fit.batch_norm == "training" else []
+        for layer in norms:
+            layer.momentum = MOMENTUM
+        frozen = frozen_layers(model, backbone, first, images, params)
+        scratch = training.scratch_folder(
+            f"{model}-finetune",
+            fit.model_dump(),
+            params.training.model_dump(),
+            params.image.model_dump(),
+            [shards.summary(SHARDS, split) for split in images],
+            sha256(baseline),
+            frozen.keep,
+        )
+        views = fit.views and min(fit.views, fit.epochs)
+        drawn: Drawn = {"seed": seed, "views": views, "start": training.completed_epochs(scratch) * steps * batch_size}
+        if frozen.keep:
+            below, rest = prefix.cut(backbone, first)
+            train, valid = outputs_of(below, model, images, batch_size, drawn, params)
+            detector = assembly.rest_of_detector(rest, head, fit.batch_norm)
+        else:
+            size, crop = params.image.size, params.image.crop
+            train = shards.augmented(SHARDS, "train", size=size, crop=crop, batch_size=batch_size, **drawn)
+            valid = shards.labelled(SHARDS, "valid", size=size, batch_size=params.score.batch_size)
+            detector = assembly.detector(module, backbone, head, fit.batch_norm)
+        rate = training.warmed_cosine(fit.learning_rate, steps * fit.epochs, fit.warmup)
+        training.compile_model(detector, keras.optimizers.AdamW(rate, weight_decay=fit.weight_decay))
+        rows = training.fit(
+            detector,
+            train,
+            valid,
+            epochs=fit.epochs,
+            patience=fit.patience,
+            scratch=scratch,
+            steps_per_epoch=steps,
+            score_start=True,
+        )
     if norms and training.best_of(rows)["epoch"] != 0:  # the baseline's own statistics are as good as they get
-        training.estimate_batch_norm(detector, norms, train.take(-(-min(images, ESTIMATE_IMAGES) // batch_size)))
+        training.estimate_batch_norm(
+            detector, norms, train.take(-(-min(images["train"], ESTIMATE_IMAGES) // batch_size))
+        )
         print(f"validation with BatchNorm's statistics re-estimated: {training.evaluate(detector, valid)}")
 
     assembly.save(module, backbone, head, Path(f"data/models/{model}-finetune.keras"))
@@ -85,12 +106,74 @@ def main() -> None:
         rows,
         device=device,
         weights=read_json(f"data/models/{model}-baseline.json")["weights"],
-        images={"train": images, "valid": int(valid_summary["images"])},
+        images=images,
         samples_per_epoch=steps * batch_size,
         image_size=params.image.size,
         trainable_parameters=sum(weight.shape.num_elements() for weight in detector.trainable_weights),
+        frozen_layers=params.training.cache_precision if frozen.keep else None,
     )
     training.forget(scratch)
+
+
+def frozen_layers(
+    model: Model, backbone: "keras.Model", first: int, images: dict[str, int], params: Params
+) -> prefix.Plan:
+    """Whether to run the layers below number ``first`` once and keep their outputs; the log says why."""
+    fit, scratch = params.detectors[model].finetune, project_root() / ".scratch"
+    scratch.mkdir(exist_ok=True)
+    plan = prefix.plan(
+        backbone,
+        first,
+        images=images,
+        sides={"train": params.image.crop, "valid": params.image.size},
+        views=fit.views,
+        epochs=fit.epochs,
+        itemsize=np.dtype(params.training.cache_precision).itemsize,
+        limit=params.training.cache_gigabytes,
+        folder=scratch,
+    )
+    print(f"frozen layers: {'run once' if plan.keep else 'run in every epoch'}: {plan.reason}")
+    return plan
+
+
+def outputs_of(
+    below: "keras.Model",
+    model: Model,
+    images: dict[str, int],
+    batch_size: int,
+    drawn: Drawn,
+    params: Params,
+) -> "tuple[tf.data.Dataset, tf.data.Dataset]":
+    """Training and validation batches of the frozen layers' outputs, made now or by an earlier run."""
+    fit, size, crop = params.detectors[model].finetune, params.image.size, params.image.crop
+    folder = training.scratch_folder(
+        f"{model}-outputs",
+        fit.unfreeze_from,
+        [params.training.seed, params.training.precision, params.training.cache_precision],
+        params.image.model_dump(),
+        [shards.summary(SHARDS, split) for split in images],
+        sha256(f"data/weights/{model}.weights.h5"),
+    )
+    prefix.forget_others(folder, f"{model}-outputs-*")
+    faces = keras.Input((None, None, 3))
+    network = keras.Model(faces, below(assembly.backbone_module(model).preprocess(faces)))
+    batch, precision = params.score.batch_size, params.training.cache_precision
+    views = [
+        prefix.run_once(
+            network,
+            shards.view(SHARDS, "train", number, size=size, crop=crop, batch_size=batch, seed=drawn["seed"]),
+            images["train"],
+            folder / f"train-{number}.npy",
+            precision,
+        )
+        for number in range(drawn["views"] or 0)
+    ]
+    whole = shards.labelled(SHARDS, "valid", size=size, batch_size=batch)
+    kept = prefix.run_once(network, whole, images["valid"], folder / "valid.npy", precision)
+    train_labels, valid_labels = (shards.labels(SHARDS, split) for split in images)
+    order = shards.draws(images["train"], seed=drawn["seed"], views=len(views), start=drawn["start"])
+    train = prefix.batches(views, train_labels, order, batch_size)
+    return train, prefix.batches([kept], valid_labels, shards.in_order(images["valid"]), batch)
 
 
 if __name__ == "__main__":

@@ -129,6 +129,8 @@ class Training(Section):
     seed: Seed
     precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"]
     deterministic: bool
+    cache_gigabytes: Annotated[float, Field(ge=0)]
+    cache_precision: Literal["float16", "float32"]
 
 
 class Fit(Section):
@@ -149,6 +151,7 @@ class Finetune(Fit):
     """From the baseline's head, with the backbone unfrozen from a block on."""
 
     unfreeze_from: Block
+    views: Annotated[int, Field(ge=1, le=64)] | None
     warmup: Annotated[float, Field(ge=0, lt=1)]
     weight_decay: Annotated[float, Field(ge=0, le=1)]
     batch_norm: Literal["inference", "training"]

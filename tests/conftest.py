@@ -76,8 +76,7 @@ def float32():
     keras.config.set_dtype_policy(policy)
 
 
-@pytest.fixture(scope="session")
-def toy():
+def toy_backbone():
     """A backbone module like those of stages/detectors, of two convolutions with BatchNorm and 8 channels."""
     from stages.backend import keras
 
@@ -98,6 +97,12 @@ def toy():
         return keras.layers.Rescaling(1 / 127.5, offset=-1, dtype="float32", name="preprocess")(images)
 
     return SimpleNamespace(WIDTH=8, backbone=backbone, preprocess=preprocess)
+
+
+@pytest.fixture(scope="session")
+def toy():
+    """A backbone module that is small enough to train in a test."""
+    return toy_backbone()
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,13 @@
 
 import csv
 import json
+import os
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,7 +16,7 @@ import pytest
 
 from stages import baseline, features, finetune, score, weights
 from stages.backend import keras
-from stages.detectors import assembly, training
+from stages.detectors import assembly, prefix, training
 from stages.errors import UserError
 from stages.faces import shards
 from stages.files import sha256
@@ -51,6 +56,8 @@ RECORD = {
     "trainable_parameters",
     "train_seconds",
     "images_per_second",
+    "waiting",
+    "frozen_layers",
     "model_sha256",
 }
 
@@ -379,6 +386,131 @@ def test_a_loss_that_is_no_number_stops_it_and_publishes_nothing(small, monkeypa
     with pytest.raises(UserError, match=r"lower the learning_rate in params\.yaml"):
         small(epochs=2, unfreeze_from="all")
     assert published() == []
+
+
+def history():
+    rows = training.read_history(Path(f"plots/{MODEL}-finetune/history.csv"))
+    return [{name: row[name] or 0.0 for name in row if name not in ("seconds", "waiting")} for row in rows]
+
+
+def cached(precision="float32", gigabytes=1):
+    return {"training.cache_precision": precision, "training.cache_gigabytes": gigabytes}
+
+
+@pytest.mark.parametrize("batch_norm", ["inference", "training"])
+def test_frozen_layers_that_run_once_change_no_result(misled, noise, batch_norm, capsys):
+    keys = {"batch_norm": batch_norm, "views": 2, "epochs": 5, "learning_rate": 0.05}
+    found = []
+    for gigabytes in (0, 1):
+        misled(cached(gigabytes=gigabytes), **keys)
+        found.append((history(), logits("finetune", noise)))
+        assert read_json(f"data/models/{MODEL}-finetune.json")["frozen_layers"] == ("float32" if gigabytes else None)
+    said = capsys.readouterr().out
+    assert "run in every epoch: 0.0 GB is more than training.cache_gigabytes = 0 allows" in said
+    assert re.search(r"frozen layers: run once: 0.0 GB on disk, about 1\.\d times as fast by count of operations", said)
+    (rows, one), (rows_cached, other) = found
+    assert rows[-1]["val_loss"] < rows[0]["val_loss"]  # something was learned
+    for row, cached_row in zip(rows, rows_cached, strict=True):
+        assert cached_row == pytest.approx(row, rel=1e-3, abs=1e-4)
+    np.testing.assert_allclose(other, one, rtol=1e-3, atol=1e-4)
+
+
+def test_frozen_layers_kept_in_half_precision_differ_little(misled, noise):
+    found = []
+    for precision in ("float32", "float16"):
+        misled(cached(precision), views=1, epochs=3)
+        found.append(logits("finetune", noise))
+        assert read_json(f"data/models/{MODEL}-finetune.json")["frozen_layers"] == precision
+    np.testing.assert_allclose(*found, rtol=0.01, atol=0.01)
+
+
+def kept():
+    return {path.name: path.stat().st_mtime_ns for path in Path(".scratch").glob("*-outputs-*/*")}
+
+
+def test_the_outputs_of_frozen_layers_serve_later_runs_and_are_removed_when_others_are_wanted(small):
+    small(cached(), views=2, epochs=4)
+    first = kept()
+    assert sorted(first) == ["train-0.npy", "train-1.npy", "valid.npy"]
+    small(cached(), views=2, epochs=4, learning_rate=0.002)
+    assert kept() == first
+    small(cached() | {"training.seed": 0}, views=2, epochs=4)
+    assert sorted(kept()) == sorted(first)
+    assert not set(kept().values()) & set(first.values())
+
+
+@pytest.mark.parametrize(
+    ("keys", "reason"),
+    [
+        ({"views": None, "epochs": 4}, "every epoch draws fresh crops"),
+        ({"views": 1, "epochs": 4, "unfreeze_from": "all"}, "all layers train"),
+        ({"views": 1, "epochs": 1}, "times as fast, which is not worth"),
+    ],
+)
+def test_frozen_layers_run_in_every_epoch_where_keeping_their_outputs_does_not_pay(small, keys, reason, capsys):
+    small(cached(), **keys)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("frozen layers: ")]
+    assert line.startswith("frozen layers: run in every epoch: ")
+    assert reason in line
+    assert kept() == {}
+
+
+def test_outputs_that_do_not_fit_on_the_disk_are_not_kept(small, monkeypatch, capsys):
+    monkeypatch.setattr(prefix.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    small(cached(), views=1, epochs=4)
+    assert "does not fit into the 0.0 GB that are free" in capsys.readouterr().out
+    assert kept() == {}
+
+
+def test_outputs_too_large_for_half_precision_say_what_to_do(small, toy, monkeypatch):
+    bright = SimpleNamespace(**vars(toy) | {"preprocess": keras.layers.Rescaling(1e6, dtype="float32")})
+    monkeypatch.setattr(assembly, "backbone_module", lambda model: bright)
+    with pytest.raises(UserError, match=r"float16 cannot hold; set training\.cache_precision to float32"):
+        small(cached("float16"), views=1, epochs=4)
+    assert published() == []
+
+
+def test_an_interrupted_fine_tuning_on_kept_outputs_goes_on_with_the_next_view(small, monkeypatch, capsys):
+    keys = {"views": 2, "epochs": 4}
+    with monkeypatch.context() as patch:
+        interrupt(patch, 1)
+        with pytest.raises(KeyboardInterrupt):
+            small(cached(), **keys)
+    first = kept()
+    small(cached(), **keys)
+    assert "resumed: 1 of 4 epochs were done before" in capsys.readouterr().out
+    assert kept() == first
+    assert [row["epoch"] for row in history()] == [0, 1, 2, 3, 4]
+
+
+TWO_DEVICES = """
+import sys
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from stages import finetune
+from stages.detectors import assembly
+from tests.conftest import toy_backbone
+two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+assert two.num_replicas_in_sync == 2
+finetune.distribution = lambda: two
+assembly.backbone_module = lambda model: toy_backbone()
+sys.argv = ["finetune", "resnet50"]
+finetune.main()
+"""
+
+
+@pytest.mark.parametrize("gigabytes", [0, 1])
+def test_two_devices_train_what_one_does(misled, noise, gigabytes):
+    keys = {"views": 1, "epochs": 3, "learning_rate": 0.05, "dropout": 0.0}
+    misled(cached(gigabytes=gigabytes), **keys)
+    rows, one = history(), logits("finetune", noise)
+    root = Path(__file__).parents[1]
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    subprocess.run([sys.executable, "-c", TWO_DEVICES], env=environment, check=True)
+    for row, shared in zip(rows, history(), strict=True):
+        assert shared == pytest.approx(row, rel=1e-3, abs=1e-3)
+    np.testing.assert_allclose(logits("finetune", noise), one, rtol=1e-2, atol=1e-3)
 
 
 def test_shards_that_are_missing_say_what_to_do(small):

@@ -23,7 +23,7 @@ def pooled_features(module: ModuleType, backbone: "keras.Model") -> "keras.Model
     """The frozen backbone as a function: images (n, h, w, 3) in 0–255 to float32 features (n, width)."""
     images = keras.Input((None, None, 3), name="image")
     activations = backbone(module.preprocess(images))
-    return keras.Model(images, keras.layers.GlobalAveragePooling2D(dtype="float32", name="pool")(activations))
+    return keras.Model(images, _pooled(activations))
 
 
 def head(mean: np.ndarray, variance: np.ndarray, dropout: float) -> "keras.Model":
@@ -77,21 +77,38 @@ def detector(module: ModuleType, backbone: "keras.Model", top: "keras.Model", ba
     With ``batch_norm`` "inference", BatchNorm keeps its moving statistics while the rest trains; with "training" it
     uses each batch's own, and the moving ones must be estimated again afterwards.
     """
-    return _assemble(module, InferenceMode(backbone) if batch_norm == "inference" else backbone, top)
+    return _assemble(module, _in_mode(backbone, batch_norm), top)
+
+
+def rest_of_detector(rest: "keras.Model", top: "keras.Model", batch_norm: str) -> "keras.Model":
+    """As :func:`detector`, from the outputs (n, h, w, channels) of the frozen layers on."""
+    outputs = keras.Input(rest.input.shape[1:], name="outputs_of_frozen_layers")
+    return keras.Model(outputs, top(_pooled(_in_mode(rest, batch_norm)(outputs))))
+
+
+def _in_mode(network: "keras.Model", batch_norm: str) -> "keras.layers.Layer":
+    return InferenceMode(network) if batch_norm == "inference" else network
 
 
 def _assemble(module: ModuleType, backbone: "keras.layers.Layer", top: "keras.Model") -> "keras.Model":
     images = keras.Input((None, None, 3), name="image")
-    pooled = keras.layers.GlobalAveragePooling2D(dtype="float32", name="pool")(backbone(module.preprocess(images)))
-    return keras.Model(images, top(pooled))
+    return keras.Model(images, top(_pooled(backbone(module.preprocess(images)))))
 
 
-def unfreeze(backbone: "keras.Model", block: str) -> None:
-    """Let the backbone train from a block on (conv1 … conv5), or all of it ("all"); below, it stays as it is."""
+def _pooled(activations: "keras.KerasTensor") -> "keras.KerasTensor":
+    return keras.layers.GlobalAveragePooling2D(dtype="float32", name="pool")(activations)
+
+
+def unfreeze(backbone: "keras.Model", block: str) -> int:
+    """Let the backbone train from a block on (conv1 … conv5), or all of it ("all"); below, it stays as it is.
+
+    Returns the number of its first layer that trains.
+    """
     layers = backbone.layers
-    start = 0 if block == "all" else next(i for i, layer in enumerate(layers) if layer.name.startswith(f"{block}_"))
+    first = 0 if block == "all" else next(i for i, layer in enumerate(layers) if layer.name.startswith(f"{block}_"))
     for number, layer in enumerate(layers):
-        layer.trainable = number >= start
+        layer.trainable = number >= first
+    return first
 
 
 def save(module: ModuleType, backbone: "keras.Model", top: "keras.Model", path: Path) -> None:

@@ -19,7 +19,7 @@ def prepare(precision: str, seed: int, deterministic: bool = False) -> Device:
     ``precision`` "auto" is float32 on a CPU; on a GPU bfloat16 or float16 mixed precision, by its compute capability
     (tensor cores from 7.0, bfloat16 from 8.0). XLA is left to Keras (``jit_compile="auto"``), which uses it on a GPU.
     """
-    keras.utils.set_random_seed(seed)
+    keras.utils.set_random_seed(seed or 2**30)  # beside a 0, tf.data.Dataset.shuffle takes no tensor for a seed
     if deterministic:
         tf.config.experimental.enable_op_determinism()
     gpus = tf.config.list_physical_devices("GPU")
@@ -36,3 +36,12 @@ def prepare(precision: str, seed: int, deterministic: bool = False) -> Device:
     xla = "XLA" if gpus and not deterministic else "no XLA"
     print(f"device: {name}, {chosen}, {xla}")
     return Device(name, chosen)
+
+
+def distribution() -> "tf.distribute.Strategy":
+    """How training is spread: over all GPUs, each with its part of every batch, where there are several."""
+    gpus = tf.config.list_logical_devices("GPU")
+    if len(gpus) < 2:
+        return tf.distribute.get_strategy()
+    print(f"training on {len(gpus)} GPUs, which share each batch")
+    return tf.distribute.MirroredStrategy([gpu.name for gpu in gpus])

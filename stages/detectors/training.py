@@ -19,7 +19,18 @@ from stages.backend import keras, tf
 from stages.errors import UserError
 from stages.files import digest, project_root, publish
 
-COLUMNS = ["epoch", "loss", "accuracy", "auc", "val_loss", "val_accuracy", "val_auc", "learning_rate", "seconds"]
+COLUMNS = [
+    "epoch",
+    "loss",
+    "accuracy",
+    "auc",
+    "val_loss",
+    "val_accuracy",
+    "val_auc",
+    "learning_rate",
+    "seconds",
+    "waiting",
+]
 HISTORY = "history.csv"
 Row = dict[str, float | None]
 
@@ -73,9 +84,9 @@ class Journal(keras.callbacks.Callback):
     up after this callback; an epoch that was killed between the two is run again, and its first try forgotten.
     """
 
-    def __init__(self, scratch: Path, patience: int) -> None:
+    def __init__(self, scratch: Path, patience: int, waited: "tf.Variable | None" = None) -> None:
         super().__init__()
-        self.scratch, self.patience = scratch, patience
+        self.scratch, self.patience, self.waited = scratch, patience, waited
         self.rows: list[Row] = read_history(scratch / HISTORY) if (scratch / HISTORY).exists() else []
 
     @property
@@ -100,6 +111,8 @@ class Journal(keras.callbacks.Callback):
             if not self.rows or file != self.best_weights:
                 file.unlink()
         self.started = time.monotonic()
+        if self.waited is not None:
+            self.waited.assign(0.0)
 
     def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
         """Stop the clock: validation follows."""
@@ -113,7 +126,8 @@ class Journal(keras.callbacks.Callback):
                 f"the loss is no longer a number in epoch {epoch + 1}; lower the learning_rate in params.yaml"
             )
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-        self.add({"epoch": epoch + 1, **figures, "learning_rate": rate, "seconds": self.seconds})
+        waiting = None if self.waited is None else float(self.waited.numpy()) / self.seconds
+        self.add({"epoch": epoch + 1, **figures, "learning_rate": rate, "seconds": self.seconds, "waiting": waiting})
         self.model.stop_training = self.over(epoch + 2)
 
     def add(self, row: Row) -> None:
@@ -174,10 +188,15 @@ def fit(
     """Train a compiled model, leave it with the weights of its best epoch, return the journal.
 
     With ``score_start`` the untouched model counts as epoch 0, so that training never ends below where it began.
-    A run that finds its own scratch folder goes on from there.
+    A run that finds its own scratch folder goes on from there. On one device the journal tells the share of the time in
+    which training waited for a dataset's next batch.
     """
     scratch.mkdir(parents=True, exist_ok=True)
-    journal, backup = Journal(scratch, patience), Backup(scratch)
+    waited = None
+    if isinstance(train, tf.data.Dataset) and not tf.distribute.has_strategy():
+        waited = tf.Variable(0.0, dtype=tf.float64)
+        train = timed(train, waited)
+    journal, backup = Journal(scratch, patience, waited), Backup(scratch)
     if score_start and not journal.rows:
         journal.set_model(model)
         journal.add({"epoch": 0} | {f"val_{name}": float(v) for name, v in evaluate(model, valid).items()})
@@ -197,6 +216,17 @@ def fit(
     journal.set_model(model)
     journal.restore_best()
     return journal.rows
+
+
+def timed(batches: "tf.data.Dataset", waited: "tf.Variable") -> "tf.data.Dataset":
+    """The same batches; the seconds that each lets its reader wait are added to ``waited``."""
+    clock = tf.data.Dataset.counter().map(lambda _: tf.timestamp())
+
+    def note(start: "tf.Tensor", batch: Any, end: "tf.Tensor") -> Any:
+        waited.assign_add(end - start)
+        return batch
+
+    return tf.data.Dataset.zip((clock, batches, clock)).map(note)  # a zip reads its parts one after the other
 
 
 def evaluate(model: "keras.Model", data: Any) -> dict[str, float]:

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from stages.backend import tf
 from stages.files import read_json, write_json
 
@@ -182,24 +184,87 @@ def labelled(folder: Path, split: str, *, size: int, batch_size: int) -> "tf.dat
     )
 
 
-def augmented(folder: Path, split: str, *, size: int, crop: int, batch_size: int, seed: int) -> "tf.data.Dataset":
-    """Endless batches of (crops, labels n × 1): shuffled anew in each pass, each image with a fresh crop and flip.
+def augmented(
+    folder: Path,
+    split: str,
+    *,
+    size: int,
+    crop: int,
+    batch_size: int,
+    seed: int,
+    views: int | None = None,
+    start: int = 0,
+) -> "tf.data.Dataset":
+    """Endless batches of (crops, labels n × 1): shuffled anew in each pass, each image with a random crop and flip.
 
-    What happens to the n-th image drawn depends on ``seed`` and n alone, not on which thread was faster.
+    They are fresh ones in every pass, or, with ``views``, that many fixed ones, a pass each in turn. ``start`` counts
+    the images drawn before: a resumed run goes on where it was. The order of a pass, and what happens to an image in
+    it, depend on ``seed`` and the number of the pass alone, not on which thread was faster.
     """
+    images = int(summary(folder, split)["images"])
 
-    def example(index: "tf.Tensor", record: "tf.Tensor") -> tuple["tf.Tensor", "tf.Tensor"]:
+    def example(number: "tf.Tensor", row: "tf.Tensor", record: "tf.Tensor") -> tuple["tf.Tensor", "tf.Tensor"]:
         fields = _parse(record)
-        seeds = tf.stack([tf.constant(seed, tf.int64), 2 * index])
-        return decode_crop_and_flip(fields["image"], size, crop, seeds), fields["label"][tf.newaxis]
+        window_seed = _window_seed(seed, number % views if views else number, row, images)
+        return decode_crop_and_flip(fields["image"], size, crop, window_seed), fields["label"][tf.newaxis]
 
     return (
-        _records(folder, split)
-        .shuffle(SHUFFLE_BUFFER, seed=seed)
-        .repeat()
-        .enumerate()
+        _passes(_records(folder, split).enumerate(), images, seed, start)
         .map(example, num_parallel_calls=tf.data.AUTOTUNE)
         .batch(batch_size, drop_remainder=True)
         .map(_in_float32, num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(tf.data.AUTOTUNE)
     )
+
+
+def view(
+    folder: Path, split: str, number: int, *, size: int, crop: int, batch_size: int, seed: int
+) -> "tf.data.Dataset":
+    """Batches of (crops, labels n) of one fixed view of :func:`augmented`, once, in their order on disk."""
+    images = int(summary(folder, split)["images"])
+
+    def example(row: "tf.Tensor", record: "tf.Tensor") -> tuple["tf.Tensor", "tf.Tensor"]:
+        fields = _parse(record)
+        window_seed = _window_seed(seed, tf.constant(number, tf.int64), row, images)
+        return decode_crop_and_flip(fields["image"], size, crop, window_seed), fields["label"]
+
+    return (
+        _records(folder, split)
+        .enumerate()
+        .map(example, num_parallel_calls=tf.data.AUTOTUNE)
+        .batch(batch_size)
+        .map(_in_float32, num_parallel_calls=tf.data.AUTOTUNE)
+        .prefetch(tf.data.AUTOTUNE)
+    )
+
+
+def draws(images: int, *, seed: int, views: int, start: int) -> "tf.data.Dataset":
+    """The (view, row) of each image that :func:`augmented` draws with the same arguments, endlessly: int64 scalars."""
+    rows = tf.data.Dataset.range(images).map(lambda row: (row,))
+    return _passes(rows, images, seed, start).map(lambda number, row: (number % views, row))
+
+
+def in_order(images: int) -> "tf.data.Dataset":
+    """The (view 0, row) of each image, once, as they lie on disk: int64 scalars."""
+    return tf.data.Dataset.range(images).map(lambda row: (tf.zeros_like(row), row))
+
+
+def labels(folder: Path, split: str) -> np.ndarray:
+    """The labels of a split (int8, n), in their order on disk."""
+    found = _records(folder, split).map(lambda record: _parse(record)["label"]).batch(SHUFFLE_BUFFER)
+    return np.concatenate([batch.numpy() for batch in found]).astype(np.int8)
+
+
+def _passes(elements: "tf.data.Dataset", images: int, seed: int, start: int) -> "tf.data.Dataset":
+    """Endless (number of the pass, *element), each pass over the ``images`` elements shuffled anew."""
+
+    def shuffled(number: "tf.Tensor") -> "tf.data.Dataset":
+        order = elements.shuffle(SHUFFLE_BUFFER, seed=seed + number, reshuffle_each_iteration=False)
+        return order.map(lambda *element: (number, *element))
+
+    return tf.data.Dataset.counter(start // images).flat_map(shuffled).skip(start % images)
+
+
+def _window_seed(seed: int, number: "tf.Tensor", row: "tf.Tensor", images: int) -> "tf.Tensor":
+    """What decides the window of the image in a row, in the view of that number."""
+    return tf.stack([tf.constant(seed, tf.int64), 2 * (number * images + row)])

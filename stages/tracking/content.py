@@ -119,6 +119,7 @@ def tags(detector: Detector, params: Params) -> dict[str, str]:
         "weights_substituted": str(source != ("imagenet" if asked == "auto" else asked)).lower(),
         "device": record["device"],
         "precision": record["precision"],
+        "frozen_layers_kept": record["frozen_layers"],  # in which precision, where they ran once; else no tag
         "git_commit": commit,
         "git_dirty": str(dirty).lower() if commit else None,
         "dvc_stage": f"{detector.phase}@{detector.model}",  # that made it; DVC_STAGE is the one that mirrors it

@@ -1,6 +1,7 @@
 """Which device and precision: on this machine, and on GPUs that are only claimed."""
 
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -77,3 +78,16 @@ def test_determinism_is_had_when_asked_for_and_turns_xla_off(machine, capsys):
     device.prepare("auto", 1, deterministic=True)
     assert calls == ["determinism"]
     assert [line.rpartition(", ")[2] for line in capsys.readouterr().out.splitlines()] == ["XLA", "no XLA"]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_training_is_spread_over_all_gpus_where_there_are_several(monkeypatch, capsys, count):
+    gpus = [SimpleNamespace(name=f"/device:GPU:{number}") for number in range(count)]
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: gpus if kind == "GPU" else [])
+    monkeypatch.setattr(tf.distribute, "MirroredStrategy", lambda devices: devices)
+    found, said = device.distribution(), capsys.readouterr().out
+    if count == 2:
+        assert found == ["/device:GPU:0", "/device:GPU:1"]
+        assert said == "training on 2 GPUs, which share each batch\n"
+    else:
+        assert (found, said) == (tf.distribute.get_strategy(), "")

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -50,8 +51,8 @@ def train(scratch, epochs=5, patience=10, model=None, **options):
 
 
 def untimed(rows):
-    """Rows without their seconds, which no two runs share."""
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+    """Rows without their times, which no two runs share."""
+    return [{name: value for name, value in row.items() if name not in ("seconds", "waiting")} for row in rows]
 
 
 def interrupt(patch, owner, method, epoch):
@@ -81,6 +82,17 @@ def test_the_journal_has_a_row_an_epoch_with_every_column(tmp_path):
         assert row["seconds"] >= 0
     assert rows[-1]["loss"] < rows[0]["loss"]
     assert training.read_history(tmp_path / "scratch" / training.HISTORY) == rows
+
+
+def test_the_journal_tells_how_long_training_waited_for_data(tmp_path):
+    def late(features, labels):
+        (features,) = tf.py_function(lambda values: [time.sleep(0.3), values][1:], [features], [tf.float32])
+        return tf.ensure_shape(features, [None, 4]), labels
+
+    def waiting(data, name):
+        return training.fit(linear(), data, examples(1), epochs=2, patience=2, scratch=tmp_path / name)[-1]["waiting"]
+
+    assert 0 <= waiting(examples(0).cache(), "ready") < 0.5 < waiting(examples(0).map(late), "late") <= 1
 
 
 def test_figures_of_the_start_are_those_of_logits_zero(tmp_path):
@@ -261,8 +273,8 @@ def test_a_history_is_read_as_it_was_written(tmp_path):
     training.write_history(tmp_path / "history.csv", [start, first])
     assert training.read_history(tmp_path / "history.csv") == [start, first]
     assert (tmp_path / "history.csv").read_text(encoding="utf-8").splitlines()[:2] == [
-        "epoch,loss,accuracy,auc,val_loss,val_accuracy,val_auc,learning_rate,seconds",
-        "0,,,,,,0.5,,",
+        "epoch,loss,accuracy,auc,val_loss,val_accuracy,val_auc,learning_rate,seconds,waiting",
+        "0,,,,,,0.5,,,",
     ]
 
 

@@ -162,9 +162,9 @@ def test_a_smaller_image_is_enlarged(tmp_path, png):
     np.testing.assert_array_equal(images_of(tmp_path, "train", SIDE), np.full((1, SIDE, SIDE, 3), 200))
 
 
-def drawn(folder, batches, seed=1, batch_size=4):
+def drawn(folder, batches, seed=1, batch_size=4, **keys):
     """The first augmented batches: crops and labels, one row an image."""
-    data = shards.augmented(folder, "train", size=SIDE, crop=CROP, batch_size=batch_size, seed=seed)
+    data = shards.augmented(folder, "train", size=SIDE, crop=CROP, batch_size=batch_size, seed=seed, **keys)
     crops, labels = zip(*islice(data.as_numpy_iterator(), batches), strict=True)
     return np.concatenate(crops), np.concatenate(labels)
 
@@ -203,6 +203,36 @@ def test_augmentation_is_endless_each_pass_complete_and_in_an_order_of_its_own(t
 def test_an_image_gets_another_crop_in_each_pass(tmp_path, faces, decoded):
     written(tmp_path, faces[:1], per_shard=1)
     assert len(set(places(drawn(tmp_path, 12, batch_size=1)[0], decoded))) > 6
+
+
+def test_a_run_that_goes_on_draws_what_it_would_have_drawn(tmp_path, faces):
+    written(tmp_path, faces)
+    (crops, labels), (rest, rest_labels) = drawn(tmp_path, 9), drawn(tmp_path, 5, start=16)
+    np.testing.assert_array_equal(rest, crops[16:])
+    np.testing.assert_array_equal(rest_labels, labels[16:])
+
+
+def test_views_are_fixed_crops_a_pass_each_in_turn(tmp_path, faces, decoded):
+    written(tmp_path, faces)
+    where = places(drawn(tmp_path, 12, views=3)[0], decoded)
+    passes = [sorted(where[start : start + 12]) for start in (0, 12, 24, 36)]
+    assert passes[3] == passes[0]
+    assert passes[0] != passes[1] != passes[2] != passes[0]
+
+
+def test_a_view_has_the_crops_of_its_pass_in_their_order_on_disk(tmp_path, faces):
+    written(tmp_path, faces)
+    for start in (0, 30):
+        order = list(islice(shards.draws(12, seed=1, views=3, start=start).as_numpy_iterator(), 48))
+        data = [
+            shards.view(tmp_path, "train", number, size=SIDE, crop=CROP, batch_size=5, seed=1).as_numpy_iterator()
+            for number in range(3)
+        ]
+        views = [np.concatenate([crops for crops, _ in batches]) for batches in data]
+        crops, labels = drawn(tmp_path, 12, views=3, start=start)
+        np.testing.assert_array_equal(crops, [views[number][row] for number, row in order])
+        found = shards.labels(tmp_path, "train")
+        np.testing.assert_array_equal(labels[:, 0], [found[row] for _, row in order])
 
 
 def test_the_seed_decides_everything(tmp_path, faces):

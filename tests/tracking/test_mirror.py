@@ -89,6 +89,8 @@ def test_the_command_makes_one_complete_run_a_detector(written: Path, tmp_path: 
         assert run.data.tags["model_sha256"] == sha256(folder / f"data/models/{name}.keras")
         assert run.data.tags["data_digest"] == "5" * 64
         assert len(run.data.tags["params_digest"]) == 64
+        assert run.data.tags.get("frozen_layers_kept") == ("float16" if name.endswith("finetune") else None)
+        assert run.data.metrics["train/waiting"] == 0.01
         assert run.data.tags["dvc_stage"] == "{1}@{0}".format(*name.split("-"))
         metrics = json.loads((folder / f"metrics/detectors/{name}.json").read_text())
         assert {**run.data.metrics, **run.data.tags}.items() >= metrics.items()  # numbers here, words there
