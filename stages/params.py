@@ -101,6 +101,13 @@ class Image(Section):
     crop: Annotated[int, Field(ge=32, le=1024)]
 
 
+class Augment(Section):
+    """What happens to a share of the crops that fine-tuning trains on."""
+
+    blur: Fraction
+    jpeg: Fraction
+
+
 class Shards(Section):
     """The TFRecord files."""
 
@@ -216,6 +223,7 @@ class Params(Section):
     data: Data
     split: Split
     image: Image
+    augment: Augment
     shards: Shards
     weights: Weights
     features: Features

@@ -368,6 +368,17 @@ def test_fine_tuning_moves_the_backbone_and_not_the_baseline(misled, noise):
     assert read_json(f"data/models/{MODEL}-finetune.json")["best_val_auc"] > 0.5
 
 
+def test_spoilt_crops_are_what_training_sees_and_validation_does_not(small):
+    rows = []
+    for share in (0.0, 1.0):
+        small({"augment.blur": share}, epochs=1, learning_rate=1e-12)
+        rows.append(history())
+    (start, end), (spoilt_start, spoilt_end) = rows
+    assert spoilt_start == start
+    assert spoilt_end["loss"] != pytest.approx(end["loss"], rel=1e-3)
+    assert spoilt_end["val_loss"] == pytest.approx(end["val_loss"], rel=1e-3)
+
+
 def test_a_batch_larger_than_the_training_set_is_made_to_fit(small):
     small(batch_size=64)
     assert read_json(f"data/models/{MODEL}-finetune.json")["epochs"] == 1
@@ -397,12 +408,12 @@ def cached(precision="float32", gigabytes=1):
     return {"training.cache_precision": precision, "training.cache_gigabytes": gigabytes}
 
 
-@pytest.mark.parametrize("batch_norm", ["inference", "training"])
-def test_frozen_layers_that_run_once_change_no_result(misled, noise, batch_norm, capsys):
+@pytest.mark.parametrize(("batch_norm", "jpeg"), [("inference", 0.0), ("training", 0.5)])
+def test_frozen_layers_that_run_once_change_no_result(misled, noise, batch_norm, jpeg, capsys):
     keys = {"batch_norm": batch_norm, "views": 2, "epochs": 5, "learning_rate": 0.05}
     found = []
     for gigabytes in (0, 1):
-        misled(cached(gigabytes=gigabytes), **keys)
+        misled(cached(gigabytes=gigabytes) | {"augment.jpeg": jpeg}, **keys)
         found.append((history(), logits("finetune", noise)))
         assert read_json(f"data/models/{MODEL}-finetune.json")["frozen_layers"] == ("float32" if gigabytes else None)
     said = capsys.readouterr().out
@@ -434,9 +445,12 @@ def test_the_outputs_of_frozen_layers_serve_later_runs_and_are_removed_when_othe
     assert sorted(first) == ["train-0.npy", "train-1.npy", "valid.npy"]
     small(cached(), views=2, epochs=4, learning_rate=0.002)
     assert kept() == first
-    small(cached() | {"training.seed": 0}, views=2, epochs=4)
-    assert sorted(kept()) == sorted(first)
-    assert not set(kept().values()) & set(first.values())
+    second = first
+    for change in ({"training.seed": 0}, {"augment.blur": 0.5}):
+        small(cached() | change, views=2, epochs=4)
+        assert sorted(kept()) == sorted(first)
+        assert not set(kept().values()) & set(second.values())
+        second = kept()
 
 
 @pytest.mark.parametrize(
