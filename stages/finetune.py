@@ -15,7 +15,7 @@ from typing import TypedDict
 import numpy as np
 
 from stages.backend import keras, tf
-from stages.detectors import assembly, prefix, record, training
+from stages.detectors import assembly, levels, prefix, record, training
 from stages.detectors.device import distribution, prepare
 from stages.errors import run
 from stages.faces import augmentation, shards
@@ -53,7 +53,7 @@ def main() -> None:
 
     strategy = distribution()
     with strategy.scope():
-        module = assembly.backbone_module(model)
+        module = levels.of(assembly.backbone_module(model), params.features.from_block)
         backbone = module.backbone(f"data/weights/{model}.weights.h5")
         head = assembly.head_of(assembly.load(baseline), fit.dropout)
         first = assembly.unfreeze(backbone, fit.unfreeze_from)

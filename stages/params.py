@@ -126,6 +126,7 @@ class Weights(Section):
 class Features(Section):
     """The frozen backbone's single pass."""
 
+    from_block: Literal["conv2", "conv3", "conv4", "conv5"]
     views: Annotated[int, Field(ge=1, le=64)]
     batch_size: Positive
 

@@ -16,7 +16,7 @@ import pytest
 
 from stages import baseline, features, finetune, score, weights
 from stages.backend import keras
-from stages.detectors import assembly, prefix, training
+from stages.detectors import assembly, levels, prefix, training
 from stages.errors import UserError
 from stages.faces import shards
 from stages.files import sha256
@@ -29,6 +29,7 @@ SETTINGS = {
     "image.size": SIDE,
     "image.crop": CROP,
     "weights.source": "random",
+    "features.from_block": "conv5",
     "features.views": 2,
     "features.batch_size": 8,
     "training.precision": "float32",
@@ -100,7 +101,7 @@ def ran(tmp_path_factory, write_params, command, noise, png):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project)
         patch.delenv("DVC_ROOT", raising=False)
-        write_params(SETTINGS)
+        write_params(SETTINGS | {"features.from_block": "conv4"})
         write_shards(noise, png)
         command(weights.main, MODEL)
         command(features.main, MODEL)
@@ -175,7 +176,7 @@ def test_the_record_says_what_the_detector_was_made_of(project, phase):
 
 
 def test_only_what_was_unfrozen_counts_as_trainable(project):
-    head = 2048 + 1
+    head = 1024 + 2048 + 1  # of conv4 and conv5
     assert read_json(f"data/models/{MODEL}-baseline.json")["trainable_parameters"] == head
     conv5 = [
         layer
@@ -467,6 +468,16 @@ def test_frozen_layers_run_in_every_epoch_where_keeping_their_outputs_does_not_p
     assert line.startswith("frozen layers: run in every epoch: ")
     assert reason in line
     assert kept() == {}
+
+
+@pytest.mark.parametrize(("seen", "kept"), [("conv1_relu", True), ("conv1_bn", False)])
+def test_the_head_may_see_the_last_frozen_layer_but_none_below_if_it_is_to_run_once(toy, float32, tmp_path, seen, kept):
+    module = SimpleNamespace(**vars(toy) | {"BLOCKS": {"conv4": seen, "conv5": "conv5_relu"}})
+    backbone = levels.of(module, "conv4").backbone()
+    keys = {"images": COUNTS, "sides": {"train": CROP, "valid": SIDE}, "views": 1, "epochs": 4, "itemsize": 4}
+    plan = prefix.plan(backbone, assembly.unfreeze(backbone, "conv5"), limit=1, folder=tmp_path, **keys)
+    assert plan.keep == kept
+    assert (plan.reason == "the head sees frozen blocks too (features.from_block)") != kept
 
 
 def test_outputs_that_do_not_fit_on_the_disk_are_not_kept(small, monkeypatch, capsys):
