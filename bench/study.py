@@ -60,7 +60,7 @@ SEED = {"training.seed": 21}
 SIZES = (100, 200, 400, 800)  # training images of a learning curve
 
 VARIANTS: dict[str, Variant] = {
-    # four epochs: half an hour of two cores and less for all of them
+    # four epochs
     "start": Variant(START),
     "start-seed": Variant(START, SEED),
     "rate-1e-4": Variant(START | {"learning_rate": 0.0001}),
@@ -81,7 +81,13 @@ VARIANTS: dict[str, Variant] = {
     "long-resnet50": Variant(LONG, model="resnet50"),
     "long-resnet50-inference": Variant(LONG | INFERENCE, model="resnet50"),
     "robust": Variant(LONG, {"augment.blur": 0.5, "augment.jpeg": 0.5}),
-    # the learning curve, of the baselines: seconds each once the features are there
+    # the baselines: what the head sees
+    **{
+        f"baseline-{model}-{block}": Variant({}, {"features.from_block": block}, model, "baseline")
+        for model in ("densenet121", "resnet50")
+        for block in ("conv5", "conv4", "conv3", "conv2")
+    },
+    # the learning curve of the baselines
     **{
         f"curve-{model}-{size}": Variant({}, {"split.limit_per_class": round(size / 2 / 0.7)}, model, "baseline")
         for model in ("densenet121", "resnet50")

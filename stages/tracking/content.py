@@ -162,7 +162,10 @@ def parameters(detector: Detector, params: Params) -> dict[str, str]:
         "image_crop": params.image.crop,
         "split_method": params.split.method,
         "split_seed": params.split.seed,
+        "features_from_block": params.features.from_block,
         "features_views": params.features.views,
+        "augment_blur": params.augment.blur,
+        "augment_jpeg": params.augment.jpeg,
         "seed": params.training.seed,
         **(both.baseline if detector.phase == "baseline" else both.finetune).model_dump(),
     }

@@ -79,10 +79,13 @@ def test_the_command_makes_one_complete_run_a_detector(written: Path, tmp_path: 
             "batch_size",
             "image_size",
             "image_crop",
+            "augment_blur",
+            "augment_jpeg",
             "split_seed",
             "seed",
         ):
             float(run.data.params[number])
+        assert run.data.params["features_from_block"] == "conv2"
         assert run.data.params["model"] == run.data.tags["model"] == name.split("-")[0]
         assert run.data.params["phase"] == run.data.tags["phase"] == name.split("-")[1]
         assert ("unfreeze_from" in run.data.params) == name.endswith("finetune")
