@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.preprocessing import StandardScaler
 
 from stages.backend import keras
-from stages.detectors import assembly, record, training
+from stages.detectors import assembly, levels, record, training
 from stages.detectors.device import prepare
 from stages.errors import run
 from stages.files import read_json
@@ -61,7 +61,7 @@ def main() -> None:
     scratch = training.scratch_folder(f"{model}-baseline", fit.model_dump(), params.training.model_dump(), made_of)
     rows = training.fit(head, train, valid, epochs=fit.epochs, patience=fit.patience, scratch=scratch)
 
-    module = assembly.backbone_module(model)
+    module = levels.of(assembly.backbone_module(model), made_of["from_block"])
     backbone = module.backbone(f"data/weights/{model}.weights.h5")
     assembly.save(module, backbone, head, Path(f"data/models/{model}-baseline.keras"))
     training.write_history(Path(f"plots/{model}-baseline/history.csv"), rows)

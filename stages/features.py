@@ -13,6 +13,7 @@ from numpy.lib.format import open_memmap
 from tqdm import tqdm
 
 from stages.backend import keras, tf
+from stages.detectors import levels
 from stages.detectors.assembly import backbone_module, pooled_features
 from stages.detectors.device import prepare
 from stages.errors import run
@@ -30,21 +31,23 @@ def main() -> None:
     model = parser.parse_args().model
     params = load()
     prepare(params.training.precision, params.training.seed, params.training.deterministic)
-    module = backbone_module(model)
+    module = levels.of(backbone_module(model), params.features.from_block)
     backbone = module.backbone(f"data/weights/{model}.weights.h5")
-    network = tf.function(pooled_features(module, backbone), reduce_retracing=True)
+    pooled = pooled_features(module, backbone)
+    network, width = tf.function(pooled, reduce_retracing=True), pooled.output_shape[-1]
 
     views = {"train": params.features.views, "valid": 1}
     with publish(f"data/features/{model}") as folder:
         folder.mkdir()
         for split, count in views.items():
-            rows = extract(network, module.WIDTH, folder, split, count, params)
-            print(f"{model}, {split}: {rows} rows of {module.WIDTH} features, {count} of each image")
+            rows = extract(network, width, folder, split, count, params)
+            print(f"{model}, {split}: {rows} rows of {width} features, {count} of each image")
         write_json(
             folder / "features.json",
             {
                 "weights": read_json(f"data/weights/{model}.json"),
                 "views": views,
+                "from_block": params.features.from_block,
                 **{split: shards.summary(SHARDS, split) for split in views},
             },
         )

@@ -15,10 +15,10 @@ from typing import TypedDict
 import numpy as np
 
 from stages.backend import keras, tf
-from stages.detectors import assembly, prefix, record, training
+from stages.detectors import assembly, levels, prefix, record, training
 from stages.detectors.device import distribution, prepare
 from stages.errors import run
-from stages.faces import shards
+from stages.faces import augmentation, shards
 from stages.files import project_root, read_json, sha256
 from stages.params import Model, Params, load
 
@@ -33,6 +33,7 @@ class Drawn(TypedDict):
     seed: int
     views: int | None
     start: int  # images drawn before: a resumed run goes on where it was
+    spoil: shards.Spoil | None
 
 
 def main() -> None:
@@ -52,7 +53,7 @@ def main() -> None:
 
     strategy = distribution()
     with strategy.scope():
-        module = assembly.backbone_module(model)
+        module = levels.of(assembly.backbone_module(model), params.features.from_block)
         backbone = module.backbone(f"data/weights/{model}.weights.h5")
         head = assembly.head_of(assembly.load(baseline), fit.dropout)
         first = assembly.unfreeze(backbone, fit.unfreeze_from)
@@ -65,12 +66,18 @@ def main() -> None:
             fit.model_dump(),
             params.training.model_dump(),
             params.image.model_dump(),
+            params.augment.model_dump(),
             [shards.summary(SHARDS, split) for split in images],
             sha256(baseline),
             frozen.keep,
         )
         views = fit.views and min(fit.views, fit.epochs)
-        drawn: Drawn = {"seed": seed, "views": views, "start": training.completed_epochs(scratch) * steps * batch_size}
+        drawn: Drawn = {
+            "seed": seed,
+            "views": views,
+            "start": training.completed_epochs(scratch) * steps * batch_size,
+            "spoil": augmentation.spoiling(**params.augment.model_dump()),
+        }
         if frozen.keep:
             below, rest = prefix.cut(backbone, first)
             train, valid = outputs_of(below, model, images, batch_size, drawn, params)
@@ -151,6 +158,7 @@ def outputs_of(
         fit.unfreeze_from,
         [params.training.seed, params.training.precision, params.training.cache_precision],
         params.image.model_dump(),
+        params.augment.model_dump(),
         [shards.summary(SHARDS, split) for split in images],
         sha256(f"data/weights/{model}.weights.h5"),
     )
@@ -161,7 +169,16 @@ def outputs_of(
     views = [
         prefix.run_once(
             network,
-            shards.view(SHARDS, "train", number, size=size, crop=crop, batch_size=batch, seed=drawn["seed"]),
+            shards.view(
+                SHARDS,
+                "train",
+                number,
+                size=size,
+                crop=crop,
+                batch_size=batch,
+                seed=drawn["seed"],
+                spoil=drawn["spoil"],
+            ),
             images["train"],
             folder / f"train-{number}.npy",
             precision,

@@ -101,6 +101,13 @@ class Image(Section):
     crop: Annotated[int, Field(ge=32, le=1024)]
 
 
+class Augment(Section):
+    """What happens to a share of the crops that fine-tuning trains on."""
+
+    blur: Fraction
+    jpeg: Fraction
+
+
 class Shards(Section):
     """The TFRecord files."""
 
@@ -119,6 +126,7 @@ class Weights(Section):
 class Features(Section):
     """The frozen backbone's single pass."""
 
+    from_block: Literal["conv2", "conv3", "conv4", "conv5"]
     views: Annotated[int, Field(ge=1, le=64)]
     batch_size: Positive
 
@@ -216,6 +224,7 @@ class Params(Section):
     data: Data
     split: Split
     image: Image
+    augment: Augment
     shards: Shards
     weights: Weights
     features: Features

@@ -101,7 +101,8 @@ def toy_backbone():
     def preprocess(images):
         return keras.layers.Rescaling(1 / 127.5, offset=-1, dtype="float32", name="preprocess")(images)
 
-    return SimpleNamespace(WIDTH=8, backbone=backbone, preprocess=preprocess)
+    blocks = {"conv4": "conv1_relu", "conv5": "conv5_relu"}
+    return SimpleNamespace(BLOCKS=blocks, HALVING="same", backbone=backbone, preprocess=preprocess)
 
 
 @pytest.fixture(scope="session")
@@ -131,7 +132,7 @@ def bright(tmp_path_factory, write_params, png):
         return keras.Model(images, keras.layers.AveragePooling2D(8, name="conv5_pool")(images), name="bright")
 
     module = SimpleNamespace(
-        WIDTH=3, backbone=backbone, preprocess=keras.layers.Rescaling(1.0, dtype="float32", name="preprocess")
+        backbone=backbone, preprocess=keras.layers.Rescaling(1.0, dtype="float32", name="preprocess")
     )
     folder = tmp_path_factory.mktemp("bright")
     with pytest.MonkeyPatch.context() as patch:

@@ -49,9 +49,10 @@ def project(tmp_path, monkeypatch, write_params, command, toy, pixels, png, floa
     toy.trained.save_weights("data/weights/densenet121.weights.h5")
     write_json("data/weights/densenet121.json", WEIGHTS)
 
-    def project(views=2, seed=20, batch_size=4):
+    def project(views=2, seed=20, batch_size=4, from_block="conv5"):
         write_params(
             {
+                "features.from_block": from_block,
                 "image.size": SIDE,
                 "image.crop": CROP,
                 "features.views": views,
@@ -106,12 +107,19 @@ def test_the_seed_decides_the_crops_and_batches_do_not(project):
     assert not np.allclose(rows[0], rows[2], rtol=1e-3)
 
 
+def test_earlier_blocks_stand_beside_the_last_one(project):
+    last, more = (project(from_block=block)["valid.features"] for block in ("conv5", "conv4"))
+    assert more.shape == (6, 4 + 8)
+    np.testing.assert_allclose(more[:, 4:], last, rtol=1e-4, atol=1e-5)
+
+
 def test_it_is_written_down_what_the_features_were_made_of(project, capsys):
     project(views=2)
     content = json.loads((FOLDER / "features.json").read_text(encoding="utf-8"))
     assert content == {
         "weights": WEIGHTS,
         "views": {"train": 2, "valid": 1},
+        "from_block": "conv5",
         **{split: shards.summary(Path("data/shards"), split) for split in COUNTS},
     }
     assert sorted(path.name for path in FOLDER.iterdir()) == [

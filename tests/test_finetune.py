@@ -16,7 +16,7 @@ import pytest
 
 from stages import baseline, features, finetune, score, weights
 from stages.backend import keras
-from stages.detectors import assembly, prefix, training
+from stages.detectors import assembly, levels, prefix, training
 from stages.errors import UserError
 from stages.faces import shards
 from stages.files import sha256
@@ -29,6 +29,7 @@ SETTINGS = {
     "image.size": SIDE,
     "image.crop": CROP,
     "weights.source": "random",
+    "features.from_block": "conv5",
     "features.views": 2,
     "features.batch_size": 8,
     "training.precision": "float32",
@@ -100,7 +101,7 @@ def ran(tmp_path_factory, write_params, command, noise, png):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project)
         patch.delenv("DVC_ROOT", raising=False)
-        write_params(SETTINGS)
+        write_params(SETTINGS | {"features.from_block": "conv4"})
         write_shards(noise, png)
         command(weights.main, MODEL)
         command(features.main, MODEL)
@@ -175,7 +176,7 @@ def test_the_record_says_what_the_detector_was_made_of(project, phase):
 
 
 def test_only_what_was_unfrozen_counts_as_trainable(project):
-    head = 2048 + 1
+    head = 1024 + 2048 + 1  # of conv4 and conv5
     assert read_json(f"data/models/{MODEL}-baseline.json")["trainable_parameters"] == head
     conv5 = [
         layer
@@ -368,6 +369,17 @@ def test_fine_tuning_moves_the_backbone_and_not_the_baseline(misled, noise):
     assert read_json(f"data/models/{MODEL}-finetune.json")["best_val_auc"] > 0.5
 
 
+def test_spoilt_crops_are_what_training_sees_and_validation_does_not(small):
+    rows = []
+    for share in (0.0, 1.0):
+        small({"augment.blur": share}, epochs=1, learning_rate=1e-12)
+        rows.append(history())
+    (start, end), (spoilt_start, spoilt_end) = rows
+    assert spoilt_start == start
+    assert spoilt_end["loss"] != pytest.approx(end["loss"], rel=1e-3)
+    assert spoilt_end["val_loss"] == pytest.approx(end["val_loss"], rel=1e-3)
+
+
 def test_a_batch_larger_than_the_training_set_is_made_to_fit(small):
     small(batch_size=64)
     assert read_json(f"data/models/{MODEL}-finetune.json")["epochs"] == 1
@@ -397,12 +409,12 @@ def cached(precision="float32", gigabytes=1):
     return {"training.cache_precision": precision, "training.cache_gigabytes": gigabytes}
 
 
-@pytest.mark.parametrize("batch_norm", ["inference", "training"])
-def test_frozen_layers_that_run_once_change_no_result(misled, noise, batch_norm, capsys):
+@pytest.mark.parametrize(("batch_norm", "jpeg"), [("inference", 0.0), ("training", 0.5)])
+def test_frozen_layers_that_run_once_change_no_result(misled, noise, batch_norm, jpeg, capsys):
     keys = {"batch_norm": batch_norm, "views": 2, "epochs": 5, "learning_rate": 0.05}
     found = []
     for gigabytes in (0, 1):
-        misled(cached(gigabytes=gigabytes), **keys)
+        misled(cached(gigabytes=gigabytes) | {"augment.jpeg": jpeg}, **keys)
         found.append((history(), logits("finetune", noise)))
         assert read_json(f"data/models/{MODEL}-finetune.json")["frozen_layers"] == ("float32" if gigabytes else None)
     said = capsys.readouterr().out
@@ -434,9 +446,12 @@ def test_the_outputs_of_frozen_layers_serve_later_runs_and_are_removed_when_othe
     assert sorted(first) == ["train-0.npy", "train-1.npy", "valid.npy"]
     small(cached(), views=2, epochs=4, learning_rate=0.002)
     assert kept() == first
-    small(cached() | {"training.seed": 0}, views=2, epochs=4)
-    assert sorted(kept()) == sorted(first)
-    assert not set(kept().values()) & set(first.values())
+    second = first
+    for change in ({"training.seed": 0}, {"augment.blur": 0.5}):
+        small(cached() | change, views=2, epochs=4)
+        assert sorted(kept()) == sorted(first)
+        assert not set(kept().values()) & set(second.values())
+        second = kept()
 
 
 @pytest.mark.parametrize(
@@ -453,6 +468,16 @@ def test_frozen_layers_run_in_every_epoch_where_keeping_their_outputs_does_not_p
     assert line.startswith("frozen layers: run in every epoch: ")
     assert reason in line
     assert kept() == {}
+
+
+@pytest.mark.parametrize(("seen", "kept"), [("conv1_relu", True), ("conv1_bn", False)])
+def test_the_head_may_see_the_last_frozen_layer_but_none_below_if_it_is_to_run_once(toy, float32, tmp_path, seen, kept):
+    module = SimpleNamespace(**vars(toy) | {"BLOCKS": {"conv4": seen, "conv5": "conv5_relu"}})
+    backbone = levels.of(module, "conv4").backbone()
+    keys = {"images": COUNTS, "sides": {"train": CROP, "valid": SIDE}, "views": 1, "epochs": 4, "itemsize": 4}
+    plan = prefix.plan(backbone, assembly.unfreeze(backbone, "conv5"), limit=1, folder=tmp_path, **keys)
+    assert plan.keep == kept
+    assert (plan.reason == "the head sees frozen blocks too (features.from_block)") != kept
 
 
 def test_outputs_that_do_not_fit_on_the_disk_are_not_kept(small, monkeypatch, capsys):

@@ -55,7 +55,7 @@ def test_overrides_are_printed_and_change_nothing(
     printed = capsys.readouterr().out
     assert "-S data.source=kaggle" in printed
     assert "-S split.limit_per_class=null" in printed
-    assert "-S detectors.resnet50.finetune.learning_rate=0.0004" in printed
+    assert "-S detectors.resnet50.finetune.learning_rate=0.0001" in printed
     assert Path("params.yaml").read_bytes() == before
 
 

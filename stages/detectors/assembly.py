@@ -30,6 +30,7 @@ def head(mean: np.ndarray, variance: np.ndarray, dropout: float) -> "keras.Model
     """Pooled features (n, width) to one logit: standardised by the training features, dropout, a linear layer.
 
     Standardising puts any backbone's features on one scale, so that one learning rate fits all, random weights too.
+    The layer starts from nothing: of thousands of features, random weights would outlive a short training as noise.
     A feature that hardly varies is not blown up: its variance counts as at least 1/1,000 of the average one.
     """
     variance = np.maximum(variance, max(1e-3 * float(variance.mean()), 1e-12))
@@ -40,7 +41,7 @@ def head(mean: np.ndarray, variance: np.ndarray, dropout: float) -> "keras.Model
                 mean=mean.tolist(), variance=variance.tolist(), dtype="float32", name="standardise"
             ),
             keras.layers.Dropout(dropout, dtype="float32", name="dropout"),
-            keras.layers.Dense(1, dtype="float32", name="logit"),
+            keras.layers.Dense(1, kernel_initializer="zeros", dtype="float32", name="logit"),
         ],
         name="head",
     )

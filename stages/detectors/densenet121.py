@@ -2,7 +2,13 @@
 
 from stages.backend import keras
 
-WIDTH = 1024  # channels after the last block, and so of the pooled features
+BLOCKS = {
+    "conv2": "pool2_relu",
+    "conv3": "pool3_relu",
+    "conv4": "pool4_relu",
+    "conv5": "relu",
+}  # the last layer of each
+HALVING = "valid"  # how an odd side is halved between blocks: down
 
 
 def backbone(weights: str | None = None) -> "keras.Model":

@@ -81,7 +81,10 @@ def plan(
         return Plan(0, 1.0, False, "every epoch draws fresh crops (finetune.views is empty)")
     if first == 0:
         return Plan(0, 1.0, False, "all layers train (finetune.unfreeze_from is all)")
-    boundary = keras.Model(backbone.input, backbone.layers[first - 1].output)
+    try:
+        boundary, _ = cut(backbone, first)
+    except ValueError:
+        return Plan(0, 1.0, False, "the head sees frozen blocks too (features.from_block)")
     passes = {"train": min(views, epochs), "valid": 1}
     size, once, every_time, rest = 0, 0.0, 0.0, 0.0
     for split, side in sides.items():

@@ -2,7 +2,13 @@
 
 from stages.backend import keras
 
-WIDTH = 2048  # channels of the last block, and so of the pooled features
+BLOCKS = {  # the last layer of each
+    "conv2": "conv2_block3_out",
+    "conv3": "conv3_block4_out",
+    "conv4": "conv4_block6_out",
+    "conv5": "conv5_block3_out",
+}
+HALVING = "same"  # how an odd side is halved between blocks: up
 
 
 def backbone(weights: str | None = None) -> "keras.Model":

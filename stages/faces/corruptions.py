@@ -32,7 +32,7 @@ def corrupt(image: "tf.Tensor", kind: str, strength: float, seed: "tf.Tensor") -
         case "jpeg":
             return _jpeg(image, round(strength))
         case "blur":
-            return _levels(_blur(image, strength))
+            return _levels(blurred(image, strength, math.ceil(REACH * strength)))
         case "resize":
             return _resize(_resize(image, _scaled(side, strength)), side)
         case "noise":
@@ -61,13 +61,12 @@ def _resize(image: "tf.Tensor", side: "tf.Tensor") -> "tf.Tensor":
     return _levels(tf.image.resize(image, tf.stack([side, side]), "bicubic", antialias=True))
 
 
-def _blur(image: "tf.Tensor", sigma: float) -> "tf.Tensor":
-    """The image, mirrored at its edges, under a Gaussian: columns first, then rows."""
-    reach = math.ceil(REACH * sigma)
+def blurred(image: "tf.Tensor", sigma: "float | tf.Tensor", reach: int) -> "tf.Tensor":
+    """The image, mirrored at its edges, under a Gaussian that ends at ``reach`` px: columns first, then rows."""
     offsets = tf.range(-reach, reach + 1, dtype=tf.float32)
     kernel = tf.exp(-(offsets**2) / (2 * sigma**2))
     kernel = tf.tile((kernel / tf.reduce_sum(kernel))[:, tf.newaxis, tf.newaxis, tf.newaxis], [1, 1, 3, 1])
-    blurred = tf.pad(image, [[reach, reach], [reach, reach], [0, 0]], "REFLECT")[tf.newaxis]
+    result = tf.pad(image, [[reach, reach], [reach, reach], [0, 0]], "REFLECT")[tf.newaxis]
     for along in (kernel, tf.transpose(kernel, [1, 0, 2, 3])):
-        blurred = tf.nn.depthwise_conv2d(blurred, along, [1, 1, 1, 1], "VALID")
-    return blurred[0]
+        result = tf.nn.depthwise_conv2d(result, along, [1, 1, 1, 1], "VALID")
+    return result[0]

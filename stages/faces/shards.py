@@ -6,7 +6,7 @@ gigabytes to learn how many there are or whether they changed.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +19,8 @@ SHUFFLE_BUFFER = 8192  # encoded images held for shuffling: about 250 MB at 256 
 READ_BUFFER = 2**20  # bytes; one thread then reads 100,000 records a second, which 16 cores cannot decode
 DCT = "INTEGER_ACCURATE"  # gives Pillow's pixels
 MARGIN = 16  # px decoded around a window: the colours of a pixel come from its neighbours where chroma is halved
+
+Spoil = Callable[["tf.Tensor", "tf.Tensor"], "tf.Tensor"]  # a uint8 image and two integers as a seed, to another image
 
 
 class Record(NamedTuple):
@@ -194,10 +196,12 @@ def augmented(
     seed: int,
     views: int | None = None,
     start: int = 0,
+    spoil: Spoil | None = None,
 ) -> "tf.data.Dataset":
     """Endless batches of (crops, labels n × 1): shuffled anew in each pass, each image with a random crop and flip.
 
-    They are fresh ones in every pass, or, with ``views``, that many fixed ones, a pass each in turn. ``start`` counts
+    They are fresh ones in every pass, or, with ``views``, that many fixed ones, a pass each in turn, and ``spoil`` may
+    change the pixels of each (:mod:`stages.faces.augmentation`). ``start`` counts
     the images drawn before: a resumed run goes on where it was. The order of a pass, and what happens to an image in
     it, depend on ``seed`` and the number of the pass alone, not on which thread was faster.
     """
@@ -206,7 +210,8 @@ def augmented(
     def example(number: "tf.Tensor", row: "tf.Tensor", record: "tf.Tensor") -> tuple["tf.Tensor", "tf.Tensor"]:
         fields = _parse(record)
         window_seed = _window_seed(seed, number % views if views else number, row, images)
-        return decode_crop_and_flip(fields["image"], size, crop, window_seed), fields["label"][tf.newaxis]
+        window = decode_crop_and_flip(fields["image"], size, crop, window_seed)
+        return spoil(window, window_seed) if spoil else window, fields["label"][tf.newaxis]
 
     return (
         _passes(_records(folder, split).enumerate(), images, seed, start)
@@ -218,7 +223,15 @@ def augmented(
 
 
 def view(
-    folder: Path, split: str, number: int, *, size: int, crop: int, batch_size: int, seed: int
+    folder: Path,
+    split: str,
+    number: int,
+    *,
+    size: int,
+    crop: int,
+    batch_size: int,
+    seed: int,
+    spoil: Spoil | None = None,
 ) -> "tf.data.Dataset":
     """Batches of (crops, labels n) of one fixed view of :func:`augmented`, once, in their order on disk."""
     images = int(summary(folder, split)["images"])
@@ -226,7 +239,8 @@ def view(
     def example(row: "tf.Tensor", record: "tf.Tensor") -> tuple["tf.Tensor", "tf.Tensor"]:
         fields = _parse(record)
         window_seed = _window_seed(seed, tf.constant(number, tf.int64), row, images)
-        return decode_crop_and_flip(fields["image"], size, crop, window_seed), fields["label"]
+        window = decode_crop_and_flip(fields["image"], size, crop, window_seed)
+        return spoil(window, window_seed) if spoil else window, fields["label"]
 
     return (
         _records(folder, split)

@@ -235,6 +235,24 @@ def test_a_view_has_the_crops_of_its_pass_in_their_order_on_disk(tmp_path, faces
         np.testing.assert_array_equal(labels[:, 0], [found[row] for _, row in order])
 
 
+def test_windows_are_spoilt_as_asked_each_with_a_seed_of_its_own_and_in_views_the_same_way(tmp_path, faces):
+    def spoil(image, seed):
+        assert (image.shape, image.dtype) == ((CROP, CROP, 3), np.uint8)
+        return image // 2 + tf.cast(seed[1] % 64, tf.uint8)
+
+    written(tmp_path, faces)
+    plain, _ = drawn(tmp_path, 9)
+    spoilt, _ = drawn(tmp_path, 9, spoil=spoil)
+    added = spoilt - plain // 2
+    assert (added == added[:, :1, :1, :1]).all()
+    assert len(np.unique(added[:, 0, 0, 0])) > 20
+    fixed, _ = drawn(tmp_path, 3, views=1, spoil=spoil)
+    batches = shards.view(tmp_path, "train", 0, size=SIDE, crop=CROP, batch_size=5, seed=1, spoil=spoil)
+    view = np.concatenate([crops for crops, _ in batches])
+    rows = [row for _, row in islice(shards.draws(12, seed=1, views=1, start=0).as_numpy_iterator(), 12)]
+    np.testing.assert_array_equal(fixed, view[rows])
+
+
 def test_the_seed_decides_everything(tmp_path, faces):
     written(tmp_path, faces)
     keras.utils.set_random_seed(5)

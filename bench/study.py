@@ -1,0 +1,160 @@
+"""The recipe's study: what makes a detector accurate, as DVC experiments that differ in parameters alone.
+
+    python -m bench.study --list
+    python -m bench.study reference bn-training -S data.source=folder -S data.folder.path=/path/to/faces
+    python -m bench.study --table
+
+Each variant is one ``dvc exp run`` of one detector, from the preset ``cpu`` on, in a temporary folder: your files stay
+as they are, and what an earlier variant made (shards, features, the baseline) is taken from DVC's cache. A variant that
+has run is not run again, ``dvc exp remove`` forgets it. Test faces are scored as they are, but with ``--spoilt`` spoilt
+and external ones too. The table reads what the experiments left behind; a ``-S`` comes after the variant's own.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dvc.api
+from dvc.repo import Repo
+from ruamel.yaml import YAML
+
+from stages.preset import leaves, literal, preset_file
+
+KINDS = ("jpeg", "blur", "resize", "noise", "social")
+COLUMNS = (
+    "| variant | epochs (best) | AUC, valid | AUC, test | AP | accuracy | n | training, s |\n" + "|---|" + "---:|" * 7
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """What differs from the preset: ``changes`` of the fine-tuning's own parameters, and ``others``, full keys."""
+
+    changes: dict[str, Any]
+    others: dict[str, Any] = field(default_factory=dict)
+    model: str = "densenet121"
+    phase: str = "finetune"
+
+    @property
+    def detector(self) -> str:
+        """Its name, as files are named."""
+        return f"{self.model}-{self.phase}"
+
+    def overrides(self) -> Iterator[str]:
+        """The arguments of ``-S``."""
+        for key, value in self.changes.items():
+            yield f"detectors.{self.model}.{self.phase}.{key}={literal(value)}"
+        for key, value in self.others.items():
+            yield f"{key}={literal(value)}"
+
+
+START = {"unfreeze_from": "all", "epochs": 4, "batch_size": 32, "learning_rate": 0.0003, "batch_norm": "training"}
+LONG = START | {"epochs": 12}
+INFERENCE = {"learning_rate": 0.0001, "batch_norm": "inference"}
+SEED = {"training.seed": 21}
+SIZES = (100, 200, 400, 800)  # training images of a learning curve
+
+VARIANTS: dict[str, Variant] = {
+    # four epochs: half an hour of two cores and less for all of them
+    "start": Variant(START),
+    "start-seed": Variant(START, SEED),
+    "rate-1e-4": Variant(START | {"learning_rate": 0.0001}),
+    "rate-1e-3": Variant(START | {"learning_rate": 0.001}),
+    "inference": Variant(START | INFERENCE),
+    "inference-4e-4": Variant(START | INFERENCE | {"learning_rate": 0.0004}),
+    "batch-16": Variant(START | {"batch_size": 16}),
+    "from-conv3": Variant(START | {"unfreeze_from": "conv3"}),
+    "from-conv5": Variant(START | {"unfreeze_from": "conv5"}),
+    "crop-64": Variant(START | {"epochs": 16}, {"image.crop": 64}),  # as many pixels
+    "crop-256": Variant(START | {"epochs": 1}, {"image.crop": 256}),  # as many pixels
+    "resnet50": Variant(START, model="resnet50"),
+    # twelve epochs, as the preset cpu
+    "long": Variant(LONG),
+    "long-seed": Variant(LONG, SEED),
+    "long-rate-1e-3": Variant(LONG | {"learning_rate": 0.001}),
+    "long-inference": Variant(LONG | INFERENCE),
+    "long-resnet50": Variant(LONG, model="resnet50"),
+    "long-resnet50-inference": Variant(LONG | INFERENCE, model="resnet50"),
+    "robust": Variant(LONG, {"augment.blur": 0.5, "augment.jpeg": 0.5}),
+    # the learning curve, of the baselines: seconds each once the features are there
+    **{
+        f"curve-{model}-{size}": Variant({}, {"split.limit_per_class": round(size / 2 / 0.7)}, model, "baseline")
+        for model in ("densenet121", "resnet50")
+        for size in SIZES
+    },
+}
+
+
+def main() -> None:
+    """Run variants, or show what they reached."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("variants", nargs="*", metavar="VARIANT", help="what to run; see --list")
+    parser.add_argument("--list", action="store_true", help="list the variants and what they change")
+    parser.add_argument("--table", action="store_true", help="show the variants that have run")
+    parser.add_argument("--spoilt", action="store_true", help="score spoilt test faces too, as params.yaml says")
+    parser.add_argument("-S", dest="extra", action="append", default=[], metavar="KEY=VALUE", help="as of dvc exp run")
+    arguments = parser.parse_args()
+    if unknown := [name for name in arguments.variants if name not in VARIANTS]:
+        parser.error(f"there is no variant {unknown[0]!r}; `python -m bench.study --list` shows all")
+    if arguments.list:
+        for name, variant in VARIANTS.items():
+            print(f"{name}: {variant.detector}, {' '.join(variant.overrides()) or 'as the preset cpu has it'}")
+        return
+    for name in arguments.variants:
+        if experiment(name) not in experiments():
+            subprocess.run(command(name, arguments.extra, spoilt=arguments.spoilt), check=True)
+    done = experiments()
+    names = [name for name in VARIANTS if experiment(name) in done and name in (arguments.variants or VARIANTS)]
+    print("\n".join(table(names)))
+
+
+def experiment(name: str) -> str:
+    """The name of a variant's experiment."""
+    return f"study-{name}"
+
+
+def experiments() -> set[str]:
+    """The names of all experiments here."""
+    with Repo() as repo:
+        return {str(found) for listed in repo.experiments.ls(all_commits=True).values() for found, _ in listed}
+
+
+def command(name: str, extra: Iterable[str] = (), *, spoilt: bool = False) -> list[str]:
+    """The ``dvc exp run`` of a variant."""
+    variant = VARIANTS[name]
+    preset = YAML(typ="safe").load(preset_file("cpu"))
+    settings = [f"{key}={literal(value)}" for key, value in leaves(preset)]
+    if not spoilt:
+        settings += [f"stress.{kind}=[]" for kind in KINDS]
+    settings += [*variant.overrides(), *extra]
+    arguments = [argument for setting in settings for argument in ("-S", setting)]
+    tool = Path(sys.executable).with_name("dvc")
+    return [str(tool), "exp", "run", "--temp", "-n", experiment(name), *arguments, f"evaluate@{variant.detector}"]
+
+
+def table(names: Iterable[str]) -> Iterator[str]:
+    """The lines of a Markdown table, in the order of the names; intervals are those of ``evaluate.confidence``."""
+    yield COLUMNS
+    for name in names:
+        revision, detector = experiment(name), VARIANTS[name].detector
+        got = dvc.api.metrics_show(f"metrics/detectors/{detector}.json", rev=revision)
+        made = json.loads(dvc.api.read(f"data/models/{detector}.json", rev=revision))
+        figures = (
+            f"{made['epochs']} ({made['best_epoch']})",
+            f"{got['valid_roc_auc']:.3f}",
+            f"{got['roc_auc']:.3f} ({got['roc_auc_low']:.3f}–{got['roc_auc_high']:.3f})",
+            f"{got['average_precision']:.3f}",
+            f"{got['accuracy']:.3f} ({got['accuracy_low']:.3f}–{got['accuracy_high']:.3f})",
+            f"{got['n']:.0f}",
+            f"{made['train_seconds']:.0f}",
+        )
+        yield f"| {name} | {' | '.join(figures)} |"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""Levels: what earlier blocks know lies beside the last block's channels, whatever the size of the image."""
+
+import numpy as np
+import pytest
+
+from stages.backend import keras
+from stages.detectors import assembly, densenet121, levels, resnet50
+
+WIDTHS = {densenet121: (256, 512, 1024, 1024), resnet50: (256, 512, 1024, 2048)}  # of conv2 to conv5
+
+
+def name_of(module):
+    return module.__name__.rpartition(".")[2]
+
+
+def array(tensor):
+    return keras.ops.convert_to_numpy(tensor)
+
+
+@pytest.fixture(scope="module", params=WIDTHS, ids=name_of)
+def networks(request):
+    """A backbone's module, the backbone, and the same weights with the maps of conv3 and later blocks."""
+    module = request.param
+    whole, more = module.backbone(), levels.of(module, "conv3").backbone()
+    more.set_weights(whole.get_weights())
+    return module, whole, more
+
+
+def test_the_last_block_alone_is_the_backbone_as_it_is():
+    assert levels.of(resnet50, "conv5") is resnet50
+
+
+def test_the_weights_are_those_of_the_backbone_in_its_order(networks):
+    _, whole, more = networks
+    assert [weight.path.split("/")[-2:] for weight in more.weights] == [
+        weight.path.split("/")[-2:] for weight in whole.weights
+    ]
+    assert more.name == whole.name
+
+
+@pytest.mark.parametrize("side", [64, 48, 75, 97, 110])
+def test_every_size_has_the_grid_of_the_last_block(networks, side):
+    module, whole, more = networks
+    images = np.zeros((1, side, side, 3), np.float32)
+    shape = more(images).shape
+    assert shape[:3] == whole(images).shape[:3]
+    assert shape[3] == sum(WIDTHS[module][1:])
+
+
+def test_earlier_blocks_are_averaged_and_the_last_one_is_as_it_was(networks):
+    module, whole, more = networks
+    images = np.random.default_rng(0).normal(size=(2, 64, 64, 3)).astype(np.float32)
+    maps = array(more(images))
+    start = 0
+    for block, width in zip(("conv3", "conv4", "conv5"), WIDTHS[module][1:], strict=True):
+        output = array(keras.Model(whole.input, whole.get_layer(module.BLOCKS[block]).output)(images))
+        side = output.shape[1] // 2
+        expected = output.reshape(2, 2, side, 2, side, width).mean(axis=(2, 4))
+        np.testing.assert_allclose(maps[..., start : start + width], expected, rtol=1e-3, atol=1e-4)
+        start += width
+
+
+@pytest.mark.parametrize("module", WIDTHS, ids=name_of)
+def test_unfreezing_is_that_of_the_backbone(module):
+    counts = []
+    for backbone in (module.backbone(), levels.of(module, "conv2").backbone()):
+        assembly.unfreeze(backbone, "conv4")
+        counts.append([weight.shape for weight in backbone.trainable_weights])
+    assert counts[0] == counts[1]
+
+
+def test_a_saved_detector_shows_its_evidence(toy, tmp_path, float32):
+    module = levels.of(toy, "conv4")
+    random = np.random.default_rng(1)
+    top = assembly.head(random.normal(size=12), random.uniform(0.5, 2, 12), 0.0)
+    top.get_layer("logit").set_weights([random.normal(size=(12, 1)), random.normal(size=1)])
+    backbone = module.backbone()
+    assembly.save(module, backbone, top, tmp_path / "toy-finetune.keras")
+    images = random.integers(0, 256, (3, 24, 24, 3)).astype(np.float32)
+    logits, evidence = map(array, assembly.with_evidence(assembly.load(tmp_path / "toy-finetune.keras"))(images))
+    np.testing.assert_allclose(logits, array(assembly.detector(module, backbone, top, "inference")(images)), rtol=1e-4)
+    assert evidence.shape == (3, 6, 6)
+    np.testing.assert_allclose(evidence.mean(axis=(1, 2)), logits[:, 0], rtol=1e-4, atol=1e-5)

@@ -1,0 +1,81 @@
+"""The study: its experiments differ in parameters that exist, and its table says what they left behind."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from dvc.utils.hydra import apply_overrides
+
+from bench import study
+from stages import params
+
+ROOT = Path(__file__).parents[1]
+
+
+def settings(command):
+    return [command[place + 1] for place, word in enumerate(command) if word == "-S"]
+
+
+@pytest.mark.parametrize("name", study.VARIANTS)
+def test_a_variant_is_one_experiment_with_possible_parameters(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    command = study.command(name, ["data.source=folder", "data.folder.path=faces"])
+    assert command[1:6] == ["exp", "run", "--temp", "-n", f"study-{name}"]
+    variant = study.VARIANTS[name]
+    assert command[-1] == f"evaluate@{variant.detector}"
+    shutil.copy("params.yaml", tmp_path)
+    apply_overrides(str(tmp_path / "params.yaml"), settings(command))
+    loaded = params.load(tmp_path / "params.yaml")
+    found = getattr(loaded.detectors[variant.model], variant.phase).model_dump()
+    assert found | variant.changes == found
+    assert loaded.image.size == 256
+    assert not any(loaded.stress.conditions().values())
+
+
+def test_spoilt_faces_are_scored_on_request_and_what_is_added_comes_last(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    found = settings(study.command("start", ["training.seed=3"], spoilt=True))
+    assert not [setting for setting in found if setting.endswith("=[]")]
+    assert found[-1] == "training.seed=3"
+
+
+def test_the_names_of_variants_are_names_of_experiments():
+    assert all(re.fullmatch(r"[a-z0-9-]+", name) for name in study.VARIANTS)
+
+
+def test_the_table_is_of_what_the_experiments_left_behind(monkeypatch):
+    figures = {
+        "valid_roc_auc": 0.95,
+        "roc_auc": 0.9,
+        "roc_auc_low": 0.85,
+        "roc_auc_high": 0.94,
+        "average_precision": 0.91,
+        "accuracy": 0.8,
+        "accuracy_low": 0.75,
+        "accuracy_high": 0.84,
+        "n": 360,
+    }
+    made = {"epochs": 4, "best_epoch": 3, "train_seconds": 61.4}
+    asked = []
+
+    def metrics_show(path, rev):
+        asked.append((path, rev))
+        return figures
+
+    monkeypatch.setattr(study.dvc.api, "metrics_show", metrics_show)
+    monkeypatch.setattr(study.dvc.api, "read", lambda path, rev: json.dumps(made))
+    lines = list(study.table(["start", "resnet50"]))
+    assert asked[1] == ("metrics/detectors/resnet50-finetune.json", "study-resnet50")
+    head, *rows = [line.split(" | ") for line in "\n".join(lines).splitlines() if "---" not in line]
+    assert {len(row) for row in rows} == {len(head)}
+    assert lines[1] == "| start | 4 (3) | 0.950 | 0.900 (0.850–0.940) | 0.910 | 0.800 (0.750–0.840) | 360 | 61 |"
+
+
+def test_an_unknown_variant_is_refused_before_anything_runs(monkeypatch, capsys):
+    monkeypatch.setattr(study.sys, "argv", ["study", "nothing"])
+    monkeypatch.setattr(study.subprocess, "run", lambda *_: pytest.fail("ran"))
+    with pytest.raises(SystemExit):
+        study.main()
+    assert "there is no variant 'nothing'" in capsys.readouterr().err
