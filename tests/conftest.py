@@ -13,6 +13,11 @@ from ruamel.yaml import YAML
 PARAMS = Path(__file__).parents[1] / "params.yaml"
 
 
+def pytest_collection_modifyitems(items):
+    """Begin with the pipeline's tests, which take longest: another worker does the rest meanwhile."""
+    items.sort(key=lambda item: "pipeline" not in item.path.parts)
+
+
 @pytest.fixture(scope="session")
 def write_params():
     """A function that writes ./params.yaml: the project's own, with some keys (dotted) changed."""

@@ -1,7 +1,6 @@
 """The stage `evaluate`, from a table of scores to its files."""
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -316,8 +315,3 @@ def test_an_unknown_detector_is_refused(
     with pytest.raises(SystemExit, match="2"):
         evaluate.main()
     assert "invalid choice: 'resnet'" in capsys.readouterr().err
-
-
-def test_it_does_without_tensorflow() -> None:
-    code = "import sys, stages.evaluate; sys.exit('tensorflow' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -1,7 +1,5 @@
 """The stage `export`: a detector that judges without TensorFlow, just as Keras does, or none at all."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -38,8 +36,3 @@ def test_an_export_that_strays_is_refused_and_not_left_behind(bright, monkeypatc
     with pytest.raises(RuntimeError, match="strays from Keras by"):
         command(export.main, "densenet121", "baseline")
     assert list(Path("data/other").iterdir()) == []
-
-
-def test_commands_for_photos_start_without_tensorflow():
-    code = "import sys, stages.predict, stages.demo; sys.exit(bool({'tensorflow', 'keras'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

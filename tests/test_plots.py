@@ -173,6 +173,16 @@ def test_detectors_whose_evidence_was_checked_on_other_numbers_of_images_keep_th
     assert heads == [("12" if name == "resnet50-finetune" else "200", name) for name in DETECTORS]
 
 
+@pytest.mark.parametrize("title", titled(*PANELS))
+def test_a_revision_that_lacks_a_detector_leaves_the_other_panels_their_names(title: str) -> None:
+    content = figure(title, "main", "experiment")
+    values = content["data"]["values"]
+    content["data"]["values"] = [v for v in values if v["rev"] == "main" or DETECTORS[0] not in v["filename"]]
+    svg: str = vl_convert.vegalite_to_svg(content, vl_version=VEGA_LITE)
+    heads = re.findall(r">(main|experiment) \(200 test images\), ([^<]*)<", svg)
+    assert heads == [("main", name) for name in DETECTORS] + [("experiment", name) for name in DETECTORS[1:]]
+
+
 @pytest.mark.parametrize("title", FIGURES)
 def test_two_revisions_are_told_apart_and_named_in_their_order(title: str) -> None:
     svg = draw(title, "main", "experiment")  # which is not the order of the alphabet

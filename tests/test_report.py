@@ -206,11 +206,6 @@ def test_a_missing_file_is_named(page: str) -> None:
     assert Path("data/report/index.html").read_text(encoding="utf-8") == page
 
 
-def test_it_does_without_tensorflow() -> None:
-    code = "import sys, stages.report; sys.exit('tensorflow' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
-
-
 def test_a_browser_shows_the_page_without_a_network(page: str, made: Path, tmp_path: Path) -> None:
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if browser is None:

@@ -1,0 +1,44 @@
+"""What each command loads before it knows what it is asked: libraries that take seconds come when they are needed."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NETWORKS = {"tensorflow", "keras"}  # 4 s
+TRACKING = {"mlflow"}  # 2 s
+STATISTICS = {"sklearn", "statsmodels"}  # 1 s
+TABLES = {"pandas", "scipy", "matplotlib"}  # half a second
+ALL = NETWORKS | TRACKING | STATISTICS | TABLES
+
+LOADED_LATER = {
+    "params": ALL,
+    "preset": ALL,
+    "download": ALL,
+    "tracking.__main__": ALL,
+    "index": ALL - {"pandas"},
+    "split": ALL - {"pandas"},
+    "report": ALL - {"pandas", "matplotlib"},
+    "predict": ALL - {"scipy"},
+    "demo": ALL - {"scipy"},
+    "evaluate": NETWORKS | TRACKING,
+    "compare": NETWORKS | TRACKING,
+    # These write shards or run networks.
+    **dict.fromkeys(("preprocess", "external", "weights", "features", "baseline", "finetune"), TRACKING),
+    **dict.fromkeys(("score", "explain", "export"), TRACKING),
+}
+
+
+def test_every_command_is_here() -> None:
+    commands = {path.stem for path in (ROOT / "stages").glob("*.py") if "def main(" in path.read_text(encoding="utf-8")}
+    assert set(LOADED_LATER) == commands | {"tracking.__main__"}
+
+
+@pytest.mark.parametrize("command", LOADED_LATER)
+def test_a_command_starts_without_what_it_may_not_need(command: str) -> None:
+    code = f"import sys, stages.{command}; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert f"stages.{command}" in loaded.split()
+    assert not LOADED_LATER[command] & set(loaded.split())
