@@ -89,7 +89,7 @@ VARIANTS: dict[str, Variant] = {
     },
     # the learning curve of the baselines
     **{
-        f"curve-{model}-{size}": Variant({}, {"split.limit_per_class": round(size / 2 / 0.7)}, model, "baseline")
+        f"curve-{model}-{size}": Variant({}, {"split.train_per_class": size // 2}, model, "baseline")
         for model in ("densenet121", "resnet50")
         for size in SIZES
     },

@@ -91,6 +91,7 @@ class Split(Section):
     fractions: Fractions
     near_duplicates: Literal["keep", "drop", "group"]
     limit_per_class: Positive | None
+    train_per_class: Positive | None
     seed: Seed
 
 

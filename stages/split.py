@@ -8,6 +8,9 @@ shares of each class, and depends on names and ``split.seed`` alone, not on the 
 ``split.near_duplicates`` says what becomes of images that are equal or nearly so (one ``group`` of the index, which may
 span classes): ``group`` keeps them in one split, ``drop`` keeps the first of each group, in the order train, valid,
 test, then by name, so that the test split loses what the training split knows; ``keep`` lets them fall anywhere.
+
+``split.train_per_class`` then thins the training images out and leaves validation and test as they are, for learning
+curves; ``split.limit_per_class`` takes from all three, for quick runs.
 """
 
 from pathlib import Path
@@ -49,6 +52,8 @@ def main() -> None:
     if split.method == "stratified":
         groups = images["group"] if split.near_duplicates == "group" else pd.Series(range(len(images)), images.index)
         images = images.assign(split=_stratify(images["label"], groups, split))
+    if split.train_per_class is not None:
+        images = _thin(images, split.train_per_class, split.seed)
     _require_images(images, split)
 
     manifest.write(images, MANIFEST)
@@ -101,6 +106,13 @@ def _draw(images: pd.DataFrame, split: params.Split) -> pd.DataFrame:
             candidates = images.index[(images["label"] == label) & (places == place)]
             kept.append(random.choice(candidates, share, replace=False))
     return images.loc[np.sort(np.concatenate(kept))]
+
+
+def _thin(images: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
+    """The images with at most ``limit`` training ones of each class: a lower limit keeps some of a higher one's."""
+    order = images.sample(frac=1, random_state=seed)
+    rank = order.groupby(["split", "label"]).cumcount().reindex(images.index)
+    return images[(images["split"] != "train") | (rank < limit)]
 
 
 def _stratify(labels: pd.Series, groups: pd.Series, split: params.Split) -> NDArray[np.str_]:

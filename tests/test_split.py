@@ -32,6 +32,7 @@ def write_project(index, **changes):
         "fractions": {"train": 0.6, "valid": 0.15, "test": 0.25},
         "near_duplicates": "group",
         "limit_per_class": None,
+        "train_per_class": None,
         "seed": 20,
     } | changes
     with Path("params.yaml").open("w", encoding="utf-8") as file:
@@ -207,6 +208,17 @@ def test_a_limit_draws_by_the_seed(project):
 def test_a_limit_is_shared_out_over_the_official_splits(project):
     project(official((50, 100), (10, 20), (20, 40)), method="official", near_duplicates="keep", limit_per_class=16)
     assert counts(run_stage()) == {"train": (10, 10), "valid": (2, 2), "test": (4, 4)}
+
+
+def test_training_images_are_thinned_out_and_a_smaller_set_is_part_of_a_larger_one(project):
+    index, found = corpus(["r"] * 50 + ["f"] * 50), []
+    for limit in (None, 20, 5):
+        project(index, train_per_class=limit)
+        found.append(run_stage())
+    whole, more, less = found
+    assert counts(more) == counts(whole) | {"train": (20, 20)}
+    assert counts(less) == counts(whole) | {"train": (5, 5)}
+    assert set(less["member"]) < set(more["member"]) < set(whole["member"])
 
 
 def test_a_summary_tells_what_there_is_and_what_was_left_out(project, capsys):
