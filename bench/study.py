@@ -74,7 +74,7 @@ VARIANTS: dict[str, Variant] = {
     "crop-64": Variant(START | {"epochs": 16}, {"image.crop": 64}),  # as many pixels
     "crop-256": Variant(START | {"epochs": 1}, {"image.crop": 256}),  # as many pixels
     "resnet50": Variant(START, model="resnet50"),
-    # twelve epochs, as the preset cpu
+    # twelve epochs
     "long": Variant(LONG),
     "long-seed": Variant(LONG, SEED),
     "long-rate-1e-3": Variant(LONG | {"learning_rate": 0.001}),
