@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import psutil
 
-from stages.files import write_json
+from stages.files import read_json
 
 
 class SkipError(Exception):
@@ -88,27 +88,42 @@ def medians(measured: dict[str, list[float]]) -> dict[str, float]:
     return {name: float(f"{statistics.median(values):.4g}") for name, values in measured.items()}
 
 
-def table(results: Sequence[Result], skipped: dict[str, str]) -> str:
-    """The results as a Markdown table; measures that were skipped have their reason below it."""
+def table(content: dict[str, Any]) -> str:
+    """The content of results.json as a Markdown table; measures that were skipped have their reason below it."""
     lines = [
         "| measure | what | ratio | target | met | n | spread |",
         "|---|---|---:|---:|---|---:|---|",
     ]
-    for r in results:
-        unit = "×" if r.unit == "x" else " s"
-        sign = "≥" if r.better == "higher" else "≤"
-        low, high = min(r.values), max(r.values)
+    for name, r in content["measures"].items():
+        unit = "×" if r["unit"] == "x" else " s"
+        sign = "≥" if r["better"] == "higher" else "≤"
+        low, high = r["spread"]
         lines.append(
-            f"| {r.name} | {r.what} | {r.ratio:.2f}{unit} | {sign} {r.target:g}{unit} | {'yes' if r.met else 'NO'} "
-            f"| {len(r.values)} | {low:.2f}–{high:.2f} |"
+            f"| {name} | {r['what']} | {r['ratio']:.2f}{unit} | {sign} {r['target']:g}{unit} "
+            f"| {'yes' if r['met'] else 'NO'} | {r['n']} | {low:.2f}–{high:.2f} |"
         )
-    return "\n".join([*lines, *(f"\n{name} was skipped: {reason}" for name, reason in skipped.items())])
+    return "\n".join([*lines, *(f"\n{name} was skipped: {reason}" for name, reason in content["skipped"].items())])
 
 
-def save(path: Path, results: Sequence[Result], skipped: dict[str, str]) -> None:
-    """Publish results.json: the machine, and each measure by its name."""
-    measures = {result.name: result.content() for result in results}
-    write_json(path, {"machine": machine(), "measures": measures, "skipped": skipped})
+def merged(path: Path, results: Sequence[Result], skipped: dict[str, str]) -> dict[str, Any]:
+    """The content of results.json with these results: those of other measures on the same machine stay."""
+    here = machine()
+    earlier = read_json(path) if path.exists() else {}
+    if earlier.get("machine") != here:
+        earlier = {}
+    new = {result.name: result.content() for result in results}
+    renewed = {name.partition(".")[0] for name in new}
+    kept = {
+        name: figure for name, figure in earlier.get("measures", {}).items() if name.partition(".")[0] not in renewed
+    }
+    measures = dict(sorted({**kept, **new}.items(), key=lambda item: item[0].partition(".")[0]))
+    reasons = {**earlier.get("skipped", {}), **skipped}
+    present = {name.partition(".")[0] for name in measures}
+    return {
+        "machine": here,
+        "measures": measures,
+        "skipped": {name: reason for name, reason in sorted(reasons.items()) if name not in present},
+    }
 
 
 def machine() -> dict[str, Any]:

@@ -6,6 +6,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,15 @@ def write_params(changes: dict[str, Any]) -> None:
             section = section[name]
         section[last] = value
     yaml.dump(content, here)
+
+
+def run_here(stage: str, *arguments: str) -> None:
+    """Run a stage in this process and this folder: what it takes, without the start of Python and TensorFlow."""
+    line, sys.argv = sys.argv, [stage, *arguments]
+    try:
+        import_module(f"stages.{stage}").main()
+    finally:
+        sys.argv = line
 
 
 def run_stage(*words: str) -> None:

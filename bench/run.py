@@ -4,7 +4,8 @@
     python -m bench.run input scoring    # some of them
     python -m bench.run --slow           # with those that take longer
 
-Every ratio is of one run, the median of several rounds in which the sides took turns on the same images.
+Every ratio is of one run, the median of several rounds in which the sides took turns on the same images. Measures that
+were not asked for keep the figures that an earlier run on the same machine wrote down.
 """
 
 import argparse
@@ -14,8 +15,9 @@ from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 
 from bench import suite
-from bench.measure import Result, SkipError, save, table
+from bench.measure import Result, SkipError, merged, table
 from bench.project import ROOT, project
+from stages.files import write_json
 
 
 def main() -> None:
@@ -32,8 +34,9 @@ def main() -> None:
     out = arguments.out.resolve()  # the project is elsewhere
     with redirect_stdout(sys.stderr):  # what the stages say is progress
         results, skipped = take(arguments.measures, arguments.slow, arguments.weights)
-    save(out, results, skipped)
-    print(table(results, skipped))
+    content = merged(out, results, skipped)
+    write_json(out, content)
+    print(table(content))
 
 
 def take(names: list[str], slow: bool, weights: Path | None) -> tuple[list[Result], dict[str, str]]:

@@ -69,20 +69,23 @@ def rate(side: Callable[[], Iterable[Any]], images: int) -> Callable[[], float]:
     return measured
 
 
-def unpack() -> None:
-    """Write the training images as files in ``unpacked/real`` and ``unpacked/fake``."""
-    for kind in ("real", "fake"):
-        (FOLDERS / kind).mkdir(parents=True)
-    for record in encoded():
-        kind = "fake" if record["label"] else "real"
-        (FOLDERS / kind / Path(record["member"].decode()).name).write_bytes(record["image"])
+def unpack(split: str = "train") -> Path:
+    """A folder with the images of a split as files, in ``real`` and ``fake``; written by the first call."""
+    folder = FOLDERS / split
+    if not folder.exists():
+        for kind in ("real", "fake"):
+            (folder / kind).mkdir(parents=True)
+        for record in encoded(split):
+            kind = "fake" if record["label"] else "real"
+            (folder / kind / Path(record["member"].decode()).name).write_bytes(record["image"])
+    return folder
 
 
-def encoded() -> Iterator[dict[str, Any]]:
-    """The training records, by TensorFlow alone."""
+def encoded(split: str = "train") -> Iterator[dict[str, Any]]:
+    """The records of a split, by TensorFlow alone."""
     kinds = {"image": tf.string, "label": tf.int64, "member": tf.string}
     schema = {name: tf.io.FixedLenFeature([], kind) for name, kind in kinds.items()}
-    files = sorted(str(path) for path in SHARDS.glob("train-*.tfrecord"))
+    files = sorted(str(path) for path in SHARDS.glob(f"{split}-*.tfrecord"))
     for record in tf.data.TFRecordDataset(files):
         yield {name: value.numpy() for name, value in tf.io.parse_single_example(record, schema).items()}
 
@@ -92,25 +95,27 @@ def ours() -> "tf.data.Dataset":
     return shards.augmented(SHARDS, "train", size=SIZE, crop=CROP, batch_size=BATCH, seed=1)
 
 
-def legacy(**augmentation: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Endless batches of whole images of the legacy generator."""
+def legacy(split: str = "train", shuffle: bool = True, **augmentation: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Batches of whole images, pixels / 255, of the legacy generator; as an iterator they are endless."""
     from keras.src.legacy.preprocessing.image import ImageDataGenerator  # the public name is gone in Keras 3
 
-    generator = ImageDataGenerator(rescale=1 / 255, horizontal_flip=True, **augmentation)
-    return generator.flow_from_directory(FOLDERS, target_size=(SIZE, SIZE), class_mode="binary", batch_size=BATCH)
+    generator = ImageDataGenerator(rescale=1 / 255, **augmentation)
+    return generator.flow_from_directory(
+        unpack(split), target_size=(SIZE, SIZE), class_mode="binary", batch_size=BATCH, shuffle=shuffle
+    )
 
 
 def legacy_shifted() -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Windows moved by the generator's shifts, then cut from the middle."""
     shift = EDGE / SIZE  # as far as our windows move
-    for images, labels in legacy(width_shift_range=shift, height_shift_range=shift):
+    for images, labels in legacy(horizontal_flip=True, width_shift_range=shift, height_shift_range=shift):
         yield images[:, EDGE:-EDGE, EDGE:-EDGE], labels
 
 
 def legacy_cropped() -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Whole images of the generator, cut at random by numpy."""
     random = np.random.default_rng(1)
-    for images, labels in legacy():
+    for images, labels in legacy(horizontal_flip=True):
         corners = random.integers(0, SIZE - CROP + 1, (len(images), 2))
         windows = [image[y : y + CROP, x : x + CROP] for image, (y, x) in zip(images, corners, strict=True)]
         yield np.stack(windows), labels
@@ -119,7 +124,7 @@ def legacy_cropped() -> Iterator[tuple[np.ndarray, np.ndarray]]:
 def directory() -> "tf.data.Dataset":
     """Keras' present reader, with its random crop and flip."""
     images = keras.utils.image_dataset_from_directory(
-        FOLDERS, label_mode="binary", image_size=(SIZE, SIZE), batch_size=BATCH, seed=1, verbose=False
+        unpack(), label_mode="binary", image_size=(SIZE, SIZE), batch_size=BATCH, seed=1, verbose=False
     )
     augment = keras.Sequential([keras.layers.RandomCrop(CROP, CROP), keras.layers.RandomFlip("horizontal")])
     return (
