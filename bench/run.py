@@ -11,6 +11,7 @@ were not asked for keep the figures that an earlier run on the same machine wrot
 import argparse
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 
@@ -32,20 +33,20 @@ def main() -> None:
         parser.error(f"no measure is called {', '.join(sorted(unknown))}; there are {', '.join(suite.NAMES)}")
 
     out = arguments.out.resolve()  # the project is elsewhere
+    content = {}
     with redirect_stdout(sys.stderr):  # what the stages say is progress
-        results, skipped = take(arguments.measures, arguments.slow, arguments.weights)
-    content = merged(out, results, skipped)
-    write_json(out, content)
+        for results, skipped in take(arguments.measures, arguments.slow, arguments.weights):
+            content = merged(out, results, skipped)
+            write_json(out, content)  # after each measure, so that what follows may be interrupted
     print(table(content))
 
 
-def take(names: list[str], slow: bool, weights: Path | None) -> tuple[list[Result], dict[str, str]]:
-    """The results of the measures called ``names`` (of none: all, the slow ones if asked), and why others lack."""
+def take(names: list[str], slow: bool, weights: Path | None) -> Iterator[tuple[list[Result], dict[str, str]]]:
+    """One by one, the results of the measures called ``names`` (of none: all, the slow ones if asked), or why not."""
     chosen = {name: suite.module(name) for name in names or suite.NAMES}
-    results, skipped = [], {}
     for name in list(chosen):
         if not names and not slow and getattr(chosen[name], "SLOW", False):
-            skipped[name] = "it takes longer than all others; ask for it with --slow"
+            yield [], {name: "it takes minutes; ask for it by its name, or for all with --slow"}
             del chosen[name]
     needs_project = any(getattr(module, "PROJECT", True) for module in chosen.values())
     with project(weights) if needs_project else nullcontext():
@@ -53,11 +54,10 @@ def take(names: list[str], slow: bool, weights: Path | None) -> tuple[list[Resul
             print(f"{name}: {module.__doc__.splitlines()[0]}", file=sys.stderr)
             start = time.perf_counter()
             try:
-                results += module.measure()
+                yield list(module.measure()), {}
             except SkipError as reason:
-                skipped[name] = str(reason)
+                yield [], {name: str(reason)}
             print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
-    return results, skipped
 
 
 if __name__ == "__main__":
