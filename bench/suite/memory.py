@@ -26,7 +26,7 @@ from stages.detectors import assembly, densenet121, training
 from stages.faces import shards
 
 SLOW = True
-FEW, MANY, ROUNDS = 2_000, 20_000, 2
+FEW, MANY, ROUNDS = 2_000, 20_000, 1
 SIDE, BATCH, STEPS = 32, 32, 20
 FEATURES = ["-m", "stages.features", "densenet121"]
 TRAINING = ["-c", "from bench.suite.memory import train; train()"]
