@@ -27,6 +27,7 @@ MODEL, EPOCHS, RATE, DROPOUT = "densenet121", 10, 1e-3, 0.2
 ROUNDS = 2
 FACES_PER_CLASS = 300
 PARAMS = {
+    "features.from_block": "conv5",  # the notebooks' head sees no other
     "features.views": 1,
     "features.batch_size": BATCH,
     f"detectors.{MODEL}.baseline": {

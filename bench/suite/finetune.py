@@ -32,6 +32,7 @@ ROUNDS = 2
 SHARDS = Path("data/shards")
 WEIGHTS, BASELINE = Path(f"data/weights/{MODEL}.weights.h5"), Path(f"data/models/{MODEL}-baseline.keras")
 PARAMS = {
+    "features.from_block": "conv5",  # the notebooks' head sees no other
     "features.views": 1,
     "features.batch_size": BATCH,
     "score.batch_size": BATCH,

@@ -85,8 +85,10 @@ def peak(arguments: list[str], folder: Path) -> float:
 
 def train() -> None:
     """Take a few steps as stage `finetune` does, all layers, fresh crops."""
-    head = assembly.head(np.zeros(densenet121.WIDTH), np.ones(densenet121.WIDTH), 0.2)
-    detector = assembly.detector(densenet121, densenet121.backbone(), head, "inference")
+    backbone = densenet121.backbone()
+    width = backbone.output_shape[-1]
+    head = assembly.head(np.zeros(width), np.ones(width), 0.2)
+    detector = assembly.detector(densenet121, backbone, head, "inference")
     training.compile_model(detector, keras.optimizers.AdamW(1e-5))
     data = shards.augmented(Path("data/shards"), "train", size=SIDE, crop=SIDE, batch_size=BATCH, seed=1)
     detector.fit(data, steps_per_epoch=STEPS, verbose=2)

@@ -29,8 +29,10 @@ ROUNDS = 11
 def measure() -> Iterator[Result]:
     """Images a second of each side."""
     write_params({"score.batch_size": BATCH})
-    head = assembly.head(np.zeros(densenet121.WIDTH), np.ones(densenet121.WIDTH), 0.0)
-    assembly.save(densenet121, densenet121.backbone(), head, MODEL)
+    backbone = densenet121.backbone()
+    width = backbone.output_shape[-1]
+    head = assembly.head(np.zeros(width), np.ones(width), 0.0)
+    assembly.save(densenet121, backbone, head, MODEL)
     detector = assembly.with_logits(assembly.load(MODEL))
     network = tf.function(detector, reduce_retracing=True)
     count = int(shards.summary(SHARDS, "valid")["images"])

@@ -23,8 +23,10 @@ BATCH, STEPS, ROUNDS = 16, 8, 5
 
 def measure() -> Iterator[Result]:
     """Images a second of both sides."""
-    head = assembly.head(np.zeros(densenet121.WIDTH), np.ones(densenet121.WIDTH), 0.2)
-    detector = assembly.detector(densenet121, densenet121.backbone(), head, "inference")
+    backbone = densenet121.backbone()
+    width = backbone.output_shape[-1]
+    head = assembly.head(np.zeros(width), np.ones(width), 0.2)
+    detector = assembly.detector(densenet121, backbone, head, "inference")
     training.compile_model(detector, keras.optimizers.AdamW(1e-5))
 
     def real() -> "tf.data.Dataset":
