@@ -66,6 +66,7 @@ VARIANTS: dict[str, Variant] = {
     "rate-1e-4": Variant(START | {"learning_rate": 0.0001}),
     "rate-1e-3": Variant(START | {"learning_rate": 0.001}),
     "inference": Variant(START | INFERENCE),
+    "inference-3e-5": Variant(START | INFERENCE | {"learning_rate": 0.00003}),
     "inference-4e-4": Variant(START | INFERENCE | {"learning_rate": 0.0004}),
     "batch-16": Variant(START | {"batch_size": 16}),
     "from-conv3": Variant(START | {"unfreeze_from": "conv3"}),
@@ -83,7 +84,7 @@ VARIANTS: dict[str, Variant] = {
     "robust": Variant(LONG, {"augment.blur": 0.5, "augment.jpeg": 0.5}),
     # the baselines: what the head sees
     **{
-        f"baseline-{model}-{block}": Variant({}, {"features.from_block": block}, model, "baseline")
+        f"baseline-{model}-{block}": Variant({}, {"features.from_block": block, "features.views": 1}, model, "baseline")
         for model in ("densenet121", "resnet50")
         for block in ("conv5", "conv4", "conv3", "conv2")
     },
