@@ -8,7 +8,7 @@ RUNTIME := .venv/.runtime$(if $(GPU),-gpu)
 DEV := .venv/.dev
 COMPILE := uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-annotate --custom-compile-command "make requirements"
 
-.PHONY: help repro predict demo test lint format ui plots track promote requirements
+.PHONY: help repro predict demo test lint format ui plots track promote bench requirements
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-14s%s\n' "$$name" "$$text"; done
 
@@ -43,6 +43,9 @@ track: $(RUNTIME)  ## send to MLflow what it lacks
 
 promote: $(RUNTIME)  ## make the winner the registered champion, whatever the champion is
 	@python -m stages.tracking --promote
+
+bench: $(RUNTIME)  ## measure speed against other ways of doing it: all measures, or MEASURES="input noop"
+	@python -m bench.run $(or $(MEASURES),--slow)
 
 requirements: $(DEV)  ## pin the newest versions that go together
 	@$(COMPILE) requirements.in -o requirements.txt

@@ -112,11 +112,12 @@ def run_once(network: "keras.Model", batches: "tf.data.Dataset", count: int, pat
     Raises :class:`UserError` where a number is too large for float16.
     """
     if not path.exists():
-        forward = tf.function(lambda images: tf.cast(network(images, training=False), dtype), reduce_retracing=True)
+        forward = tf.function(lambda images: network(images, training=False), reduce_retracing=True)
         row = 0
         with publish(path) as part, tqdm(total=count, desc=path.stem, unit="image", disable=None) as bar:
             for images, *_ in batches:
-                outputs = forward(images).numpy()
+                with np.errstate(over="ignore"):  # it is asked for next
+                    outputs = forward(images).numpy().astype(dtype)
                 if not np.isfinite(outputs).all():
                     raise UserError(
                         "the frozen layers give numbers that float16 cannot hold; "
