@@ -66,6 +66,7 @@ VARIANTS: dict[str, Variant] = {
     "rate-1e-4": Variant(START | {"learning_rate": 0.0001}),
     "rate-1e-3": Variant(START | {"learning_rate": 0.001}),
     "inference": Variant(START | INFERENCE),
+    "inference-2e-5": Variant(START | INFERENCE | {"learning_rate": 0.00002}),
     "inference-3e-5": Variant(START | INFERENCE | {"learning_rate": 0.00003}),
     "inference-4e-4": Variant(START | INFERENCE | {"learning_rate": 0.0004}),
     "batch-16": Variant(START | {"batch_size": 16}),
