@@ -137,7 +137,7 @@ def frozen_layers(
         epochs=fit.epochs,
         itemsize=np.dtype(params.training.cache_precision).itemsize,
         limit=params.training.cache_gigabytes,
-        folder=scratch,
+        room=prefix.room_for(scratch, f"{model}-outputs-*"),
     )
     print(f"frozen layers: {'run once' if plan.keep else 'run in every epoch'}: {plan.reason}")
     return plan

@@ -471,11 +471,11 @@ def test_frozen_layers_run_in_every_epoch_where_keeping_their_outputs_does_not_p
 
 
 @pytest.mark.parametrize(("seen", "kept"), [("conv1_relu", True), ("conv1_bn", False)])
-def test_the_head_may_see_the_last_frozen_layer_but_none_below_if_it_is_to_run_once(toy, float32, tmp_path, seen, kept):
+def test_the_head_may_see_the_last_frozen_layer_but_none_below_if_it_is_to_run_once(toy, float32, seen, kept):
     module = SimpleNamespace(**vars(toy) | {"BLOCKS": {"conv4": seen, "conv5": "conv5_relu"}})
     backbone = levels.of(module, "conv4").backbone()
     keys = {"images": COUNTS, "sides": {"train": CROP, "valid": SIDE}, "views": 1, "epochs": 4, "itemsize": 4}
-    plan = prefix.plan(backbone, assembly.unfreeze(backbone, "conv5"), limit=1, folder=tmp_path, **keys)
+    plan = prefix.plan(backbone, assembly.unfreeze(backbone, "conv5"), limit=1, room=10**9, **keys)
     assert plan.keep == kept
     assert (plan.reason == "the head sees frozen blocks too (features.from_block)") != kept
 
@@ -485,6 +485,19 @@ def test_outputs_that_do_not_fit_on_the_disk_are_not_kept(small, monkeypatch, ca
     small(cached(), views=1, epochs=4)
     assert "does not fit into the 0.0 GB that are free" in capsys.readouterr().out
     assert kept() == {}
+
+
+def test_a_run_that_goes_on_finds_room_where_its_own_outputs_lie(small, monkeypatch, capsys):
+    keys = {"views": 2, "epochs": 4}
+    with monkeypatch.context() as patch:
+        interrupt(patch, 1)
+        with pytest.raises(KeyboardInterrupt):
+            small(cached(), **keys)
+    first = kept()
+    monkeypatch.setattr(prefix.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    small(cached(), **keys)
+    assert "resumed: 1 of 4 epochs were done before" in capsys.readouterr().out
+    assert kept() == first
 
 
 def test_outputs_too_large_for_half_precision_say_what_to_do(small, toy, monkeypatch):

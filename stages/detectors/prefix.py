@@ -70,12 +70,12 @@ def plan(
     epochs: int,
     itemsize: int,
     limit: float,
-    folder: Path,
+    room: int,
 ) -> Plan:
     """Whether to keep the prefix' outputs, by the count of operations and by the room.
 
     ``images`` and ``sides`` (px) are those of "train" and "valid"; ``itemsize`` is in bytes, ``limit`` in GB (10⁹
-    bytes); ``folder`` is where they would lie.
+    bytes); ``room`` is what the disk has for them, in bytes.
     """
     if views is None:
         return Plan(0, 1.0, False, "every epoch draws fresh crops (finetune.views is empty)")
@@ -95,13 +95,12 @@ def plan(
         every_time += epochs * count * below
         rest += epochs * count * above * (1 + BACKWARD if split == "train" else 1)
     speedup = (every_time + rest) / (once + rest)
-    room = shutil.disk_usage(folder).free
     gigabytes = f"{size / 1e9:,.1f} GB"
     if speedup < WORTHWHILE:
         return Plan(size, speedup, False, f"it would be {speedup:.2f} times as fast, which is not worth {gigabytes}")
     if size > limit * 1e9:
         return Plan(size, speedup, False, f"{gigabytes} is more than training.cache_gigabytes = {limit:g} allows")
-    if size > 0.9 * room:
+    if size > room:
         return Plan(size, speedup, False, f"{gigabytes} does not fit into the {room / 1e9:,.1f} GB that are free")
     return Plan(size, speedup, True, f"{gigabytes} on disk, about {speedup:.1f} times as fast by count of operations")
 
@@ -130,6 +129,15 @@ def run_once(network: "keras.Model", batches: "tf.data.Dataset", count: int, pat
                 bar.update(len(outputs))
             kept.flush()
     return open_memmap(path, "r")
+
+
+def room_for(folder: Path, pattern: str) -> int:
+    """Bytes that caches in ``folder`` may take: nine tenths of what is free, and what those of ``pattern`` take now.
+
+    A run that is killed and goes on must not find its own cache in its way.
+    """
+    taken = sum(file.stat().st_size for cache in folder.glob(pattern) for file in cache.iterdir())
+    return int(0.9 * shutil.disk_usage(folder).free) + taken
 
 
 def forget_others(folder: Path, pattern: str) -> None:
