@@ -61,7 +61,7 @@ def main() -> None:
     scratch = training.scratch_folder(f"{model}-baseline", fit.model_dump(), params.training.model_dump(), made_of)
     rows = training.fit(head, train, valid, epochs=fit.epochs, patience=fit.patience, scratch=scratch)
 
-    module = levels.of(assembly.backbone_module(model), made_of["from_block"])
+    module = levels.Levels(assembly.backbone_module(model), **made_of["seen"])
     backbone = module.backbone(f"data/weights/{model}.weights.h5")
     assembly.save(module, backbone, head, Path(f"data/models/{model}-baseline.keras"))
     training.write_history(Path(f"plots/{model}-baseline/history.csv"), rows)

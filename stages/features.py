@@ -31,7 +31,7 @@ def main() -> None:
     model = parser.parse_args().model
     params = load()
     prepare(params.training.precision, params.training.seed, params.training.deterministic)
-    module = levels.of(backbone_module(model), params.features.from_block)
+    module = levels.Levels(backbone_module(model), **params.features.seen)
     backbone = module.backbone(f"data/weights/{model}.weights.h5")
     pooled = pooled_features(module, backbone)
     network, width = tf.function(pooled, reduce_retracing=True), pooled.output_shape[-1]
@@ -47,7 +47,7 @@ def main() -> None:
             {
                 "weights": read_json(f"data/weights/{model}.json"),
                 "views": views,
-                "from_block": params.features.from_block,
+                "seen": params.features.seen,
                 **{split: shards.summary(SHARDS, split) for split in views},
             },
         )

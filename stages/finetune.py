@@ -53,7 +53,7 @@ def main() -> None:
 
     strategy = distribution()
     with strategy.scope():
-        module = levels.of(assembly.backbone_module(model), params.features.from_block)
+        module = levels.Levels(assembly.backbone_module(model), **params.features.seen)
         backbone = module.backbone(f"data/weights/{model}.weights.h5")
         head = assembly.head_of(assembly.load(baseline), fit.dropout)
         first = assembly.unfreeze(backbone, fit.unfreeze_from)
@@ -80,7 +80,7 @@ def main() -> None:
         }
         if frozen.keep:
             below, rest = prefix.cut(backbone, first)
-            train, valid = outputs_of(below, model, images, batch_size, drawn, params)
+            train, valid = outputs_of(module, below, model, images, batch_size, drawn, params)
             detector = assembly.rest_of_detector(rest, head, fit.batch_norm)
         else:
             size, crop = params.image.size, params.image.crop
@@ -132,7 +132,10 @@ def frozen_layers(
         backbone,
         first,
         images=images,
-        sides={"train": params.image.crop, "valid": params.image.size},
+        sides={
+            split: params.features.magnify * side
+            for split, side in (("train", params.image.crop), ("valid", params.image.size))
+        },
         views=fit.views,
         epochs=fit.epochs,
         itemsize=np.dtype(params.training.cache_precision).itemsize,
@@ -144,6 +147,7 @@ def frozen_layers(
 
 
 def outputs_of(
+    module: levels.Levels,
     below: "keras.Model",
     model: Model,
     images: dict[str, int],
@@ -156,6 +160,7 @@ def outputs_of(
     folder = training.scratch_folder(
         f"{model}-outputs",
         fit.unfreeze_from,
+        params.features.magnify,
         [params.training.seed, params.training.precision, params.training.cache_precision],
         params.image.model_dump(),
         params.augment.model_dump(),
@@ -164,7 +169,7 @@ def outputs_of(
     )
     prefix.forget_others(folder, f"{model}-outputs-*")
     faces = keras.Input((None, None, 3))
-    network = keras.Model(faces, below(assembly.backbone_module(model).preprocess(faces)))
+    network = keras.Model(faces, below(module.preprocess(faces)))
     batch, precision = params.score.batch_size, params.training.cache_precision
     views = [
         prefix.run_once(

@@ -128,8 +128,15 @@ class Features(Section):
     """The frozen backbone's single pass."""
 
     from_block: Literal["conv2", "conv3", "conv4", "conv5"]
+    spread: bool
+    magnify: Annotated[int, Field(ge=1, le=4)]
     views: Annotated[int, Field(ge=1, le=64)]
     batch_size: Positive
+
+    @property
+    def seen(self) -> dict[str, Any]:
+        """What heads see of a backbone, as :class:`stages.detectors.levels.Levels` takes it."""
+        return self.model_dump(include={"from_block", "spread", "magnify"})
 
 
 class Training(Section):

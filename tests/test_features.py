@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from stages import features
+from stages.backend import keras
 from stages.detectors import assembly
 from stages.errors import UserError
 from stages.faces import shards
@@ -49,10 +50,12 @@ def project(tmp_path, monkeypatch, write_params, command, toy, pixels, png, floa
     toy.trained.save_weights("data/weights/densenet121.weights.h5")
     write_json("data/weights/densenet121.json", WEIGHTS)
 
-    def project(views=2, seed=20, batch_size=4, from_block="conv5"):
+    def project(views=2, seed=20, batch_size=4, from_block="conv5", spread=False, magnify=1):
         write_params(
             {
                 "features.from_block": from_block,
+                "features.spread": spread,
+                "features.magnify": magnify,
                 "image.size": SIDE,
                 "image.crop": CROP,
                 "features.views": views,
@@ -113,13 +116,27 @@ def test_earlier_blocks_stand_beside_the_last_one(project):
     np.testing.assert_allclose(more[:, 4:], last, rtol=1e-4, atol=1e-5)
 
 
+def test_spreads_stand_behind_the_averages_that_they_belong_to(project):
+    averages, both = (project(from_block="conv4", spread=spread)["valid.features"] for spread in (False, True))
+    assert both.shape == (6, 4 + 4 + 8)
+    np.testing.assert_allclose(both[:, [*range(4), *range(8, 16)]], averages, rtol=1e-4, atol=1e-5)
+    assert (both[:, 4:8] > 0).all()
+
+
+def test_a_magnified_face_is_another_picture_for_the_backbone(project, toy, pixels):
+    made = project(magnify=2)["valid.features"]
+    larger = np.asarray(keras.layers.UpSampling2D(2, interpolation="bilinear")(pixels["valid"].astype(np.float32)))
+    np.testing.assert_allclose(made, pooled(toy, larger), rtol=1e-3, atol=1e-4)
+    assert not np.allclose(made, pooled(toy, pixels["valid"]), rtol=1e-2)
+
+
 def test_it_is_written_down_what_the_features_were_made_of(project, capsys):
     project(views=2)
     content = json.loads((FOLDER / "features.json").read_text(encoding="utf-8"))
     assert content == {
         "weights": WEIGHTS,
         "views": {"train": 2, "valid": 1},
-        "from_block": "conv5",
+        "seen": {"from_block": "conv5", "spread": False, "magnify": 1},
         **{split: shards.summary(Path("data/shards"), split) for split in COUNTS},
     }
     assert sorted(path.name for path in FOLDER.iterdir()) == [

@@ -30,6 +30,7 @@ SETTINGS = {
     "image.crop": CROP,
     "weights.source": "random",
     "features.from_block": "conv5",
+    "features.magnify": 1,
     "features.views": 2,
     "features.batch_size": 8,
     "training.precision": "float32",
@@ -176,7 +177,7 @@ def test_the_record_says_what_the_detector_was_made_of(project, phase):
 
 
 def test_only_what_was_unfrozen_counts_as_trainable(project):
-    head = 1024 + 2048 + 1  # of conv4 and conv5
+    head = 2 * 1024 + 2048 + 1  # average and spread of conv4, and conv5
     assert read_json(f"data/models/{MODEL}-baseline.json")["trainable_parameters"] == head
     conv5 = [
         layer
@@ -473,7 +474,7 @@ def test_frozen_layers_run_in_every_epoch_where_keeping_their_outputs_does_not_p
 @pytest.mark.parametrize(("seen", "kept"), [("conv1_relu", True), ("conv1_bn", False)])
 def test_the_head_may_see_the_last_frozen_layer_but_none_below_if_it_is_to_run_once(toy, float32, seen, kept):
     module = SimpleNamespace(**vars(toy) | {"BLOCKS": {"conv4": seen, "conv5": "conv5_relu"}})
-    backbone = levels.of(module, "conv4").backbone()
+    backbone = levels.Levels(module, "conv4", spread=False, magnify=1).backbone()
     keys = {"images": COUNTS, "sides": {"train": CROP, "valid": SIDE}, "views": 1, "epochs": 4, "itemsize": 4}
     plan = prefix.plan(backbone, assembly.unfreeze(backbone, "conv5"), limit=1, room=10**9, **keys)
     assert plan.keep == kept

@@ -7,6 +7,7 @@ it, it needs none of our code, and its weights are float32 whatever it was train
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Protocol
 
 import numpy as np
 
@@ -14,12 +15,22 @@ from stages.backend import keras, tf
 from stages.files import publish
 
 
+class BackboneModule(Protocol):
+    """A backbone and the preprocessing that it was trained with: a backbone's module, or :class:`levels.Levels`."""
+
+    def backbone(self, weights: str | None = None) -> "keras.Model":
+        """The network; ``weights`` is what Keras takes: None (random), "imagenet" or a file."""
+
+    def preprocess(self, images: "keras.KerasTensor") -> "keras.KerasTensor":
+        """RGB images in 0–255 to what the network takes."""
+
+
 def backbone_module(model: str) -> ModuleType:
     """The module of a backbone, by its name in params.yaml."""
     return import_module(f"stages.detectors.{model}")
 
 
-def pooled_features(module: ModuleType, backbone: "keras.Model") -> "keras.Model":
+def pooled_features(module: BackboneModule, backbone: "keras.Model") -> "keras.Model":
     """The frozen backbone as a function: images (n, h, w, 3) in 0–255 to float32 features (n, width)."""
     images = keras.Input((None, None, 3), name="image")
     activations = backbone(module.preprocess(images))
@@ -72,7 +83,7 @@ class InferenceMode(keras.layers.Layer):
         return self.network(images, training=False)
 
 
-def detector(module: ModuleType, backbone: "keras.Model", top: "keras.Model", batch_norm: str) -> "keras.Model":
+def detector(module: BackboneModule, backbone: "keras.Model", top: "keras.Model", batch_norm: str) -> "keras.Model":
     """Images (n, h, w, 3) in 0–255 to logits (n, 1), for training.
 
     With ``batch_norm`` "inference", BatchNorm keeps its moving statistics while the rest trains; with "training" it
@@ -91,7 +102,7 @@ def _in_mode(network: "keras.Model", batch_norm: str) -> "keras.layers.Layer":
     return InferenceMode(network) if batch_norm == "inference" else network
 
 
-def _assemble(module: ModuleType, backbone: "keras.layers.Layer", top: "keras.Model") -> "keras.Model":
+def _assemble(module: BackboneModule, backbone: "keras.layers.Layer", top: "keras.Model") -> "keras.Model":
     images = keras.Input((None, None, 3), name="image")
     return keras.Model(images, top(_pooled(backbone(module.preprocess(images)))))
 
@@ -112,7 +123,7 @@ def unfreeze(backbone: "keras.Model", block: str) -> int:
     return first
 
 
-def save(module: ModuleType, backbone: "keras.Model", top: "keras.Model", path: Path) -> None:
+def save(module: BackboneModule, backbone: "keras.Model", top: "keras.Model", path: Path) -> None:
     """Publish a detector as a ``.keras`` file that gives probabilities, in float32.
 
     It is built afresh of standard layers, so that neither the precision nor the frozen layers nor the modes of
@@ -145,6 +156,8 @@ def with_logits(model: "keras.Model") -> "keras.Model":
 
 def with_evidence(model: "keras.Model") -> "keras.Model":
     """A loaded detector's logits (n, 1) and where they come from: evidence (n, height / 32, width / 32).
+
+    Of a face that the detector magnifies, height and width are those of the magnified one.
 
     The head is linear in the pooled activations, so a logit is the mean, over all positions, of what the head makes of
     the activations there: exact, no gradient and no approximation (class activation maps, Zhou et al. 2016,

@@ -163,6 +163,8 @@ def parameters(detector: Detector, params: Params) -> dict[str, str]:
         "split_method": params.split.method,
         "split_seed": params.split.seed,
         "features_from_block": params.features.from_block,
+        "features_spread": params.features.spread,
+        "features_magnify": params.features.magnify,
         "features_views": params.features.views,
         "augment_blur": params.augment.blur,
         "augment_jpeg": params.augment.jpeg,
