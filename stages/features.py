@@ -2,7 +2,8 @@
 
 Reads ``data/shards/`` and ``data/weights/M.weights.h5``; writes ``data/features/M/``: for each split
 ``<split>.features.npy`` (float32, rows × width) and ``<split>.labels.npy`` (int8), and ``features.json``, what they
-were made of. Training faces have a row for each view: as they are, mirrored, then random crops.
+were made of. Training faces have a row for each view: as they are, mirrored, then random crops,
+blurred and compressed in the shares that ``augment`` says.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from stages.detectors import levels
 from stages.detectors.assembly import backbone_module, pooled_features
 from stages.detectors.device import prepare
 from stages.errors import run
-from stages.faces import shards
+from stages.faces import augmentation, shards
 from stages.files import publish, read_json, write_json
 from stages.params import Params, load
 
@@ -72,9 +73,14 @@ def extract(network: "keras.Model", width: int, folder: Path, split: str, views:
 
 
 def view(split: str, number: int, params: Params) -> "tf.data.Dataset":
-    """Batches of (images, labels) of a split's view: 0 as they are, 1 mirrored, further ones random crops."""
+    """Batches of (images, labels) of a split's view: 0 as they are, 1 mirrored, further ones random crops, spoilt."""
     batches = shards.faces(SHARDS, split, size=params.image.size, batch_size=params.features.batch_size)
     seed = tf.constant([params.training.seed, number], tf.int64)
+    spoil = augmentation.spoiling(**params.augment.model_dump())
+
+    def window(image: "tf.Tensor", seed: "tf.Tensor") -> "tf.Tensor":
+        pixels = tf.cast(shards.crop_and_flip(image, params.image.crop, seed), tf.uint8)
+        return tf.cast(spoil(pixels, seed) if spoil else pixels, tf.float32)
 
     def transform(images: "tf.Tensor", labels: "tf.Tensor", members: "tf.Tensor") -> "tuple[tf.Tensor, tf.Tensor]":
         if number == 1:
@@ -82,7 +88,7 @@ def view(split: str, number: int, params: Params) -> "tf.data.Dataset":
         if number > 1:
             seeds = tf.map_fn(lambda member: seed + tf.strings.to_hash_bucket_fast(member, 2**31), members, tf.int64)
             images = tf.map_fn(
-                lambda pair: shards.crop_and_flip(pair[0], params.image.crop, pair[1]),
+                lambda pair: window(*pair),
                 (images, seeds),
                 fn_output_signature=tf.float32,
             )

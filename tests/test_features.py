@@ -50,12 +50,13 @@ def project(tmp_path, monkeypatch, write_params, command, toy, pixels, png, floa
     toy.trained.save_weights("data/weights/densenet121.weights.h5")
     write_json("data/weights/densenet121.json", WEIGHTS)
 
-    def project(views=2, seed=20, batch_size=4, from_block="conv5", spread=False, magnify=1):
+    def project(views=2, seed=20, batch_size=4, from_block="conv5", spread=False, magnify=1, blur=0.0):
         write_params(
             {
                 "features.from_block": from_block,
                 "features.spread": spread,
                 "features.magnify": magnify,
+                "augment.blur": blur,
                 "image.size": SIDE,
                 "image.crop": CROP,
                 "features.views": views,
@@ -108,6 +109,14 @@ def test_the_seed_decides_the_crops_and_batches_do_not(project):
     ]
     np.testing.assert_allclose(rows[0], rows[1], rtol=1e-4, atol=1e-5)
     assert not np.allclose(rows[0], rows[2], rtol=1e-3)
+
+
+def test_the_crops_are_spoilt_and_the_whole_faces_are_not(project):
+    plain, spoilt = (project(views=4, blur=blur) for blur in (0.0, 1.0))
+    same = np.isclose(plain["train.features"], spoilt["train.features"], rtol=1e-3, atol=1e-4).all(axis=1)
+    assert same[:20].all()
+    assert same[20:].sum() <= 4  # the weakest blurs change nothing
+    np.testing.assert_allclose(plain["valid.features"], spoilt["valid.features"], rtol=1e-4, atol=1e-5)
 
 
 def test_earlier_blocks_stand_beside_the_last_one(project):
