@@ -2,13 +2,15 @@
 
 Reads ``data/shards/``, ``data/weights/M.weights.h5`` and the baseline; writes ``data/models/M-finetune.keras``, the
 training record beside it, and ``plots/M-finetune/history.csv``. Training sees random crops and mirror images at native
-resolution, validation whole faces. The baseline counts as epoch 0: fine-tuning never ends below it in validation.
+resolution, validation whole faces. The baseline counts as epoch 0: fine-tuning never ends below it in validation, and
+where no epoch is better, the fine-tuned detector is a copy of the baseline's file.
 
 Where training sees a few fixed views only (``views``), the layers below the first that trains run once a view, if that
 is faster and fits on the disk (:mod:`stages.detectors.prefix`). Several GPUs share each batch.
 """
 
 import argparse
+import shutil
 from pathlib import Path
 from typing import TypedDict
 
@@ -19,7 +21,7 @@ from stages.detectors import assembly, levels, prefix, record, training
 from stages.detectors.device import distribution, prepare
 from stages.errors import run
 from stages.faces import augmentation, shards
-from stages.files import project_root, read_json, sha256
+from stages.files import project_root, publish, read_json, sha256
 from stages.params import Model, Params, load
 
 SHARDS = Path("data/shards")
@@ -99,13 +101,20 @@ def main() -> None:
             steps_per_epoch=steps,
             score_start=True,
         )
-    if norms and training.best_of(rows)["epoch"] != 0:  # the baseline's own statistics are as good as they get
+    better = training.best_of(rows)["epoch"] != 0
+    if norms and better:  # the baseline's own statistics are as good as they get
         training.estimate_batch_norm(
             detector, norms, train.take(-(-min(images["train"], ESTIMATE_IMAGES) // batch_size))
         )
         print(f"validation with BatchNorm's statistics re-estimated: {training.evaluate(detector, valid)}")
 
-    assembly.save(module, backbone, head, Path(f"data/models/{model}-finetune.keras"))
+    finetuned = baseline.with_stem(f"{model}-finetune")
+    if better:
+        assembly.save(module, backbone, head, finetuned)
+    else:
+        print(f"no epoch was better than the baseline on validation images: {finetuned} is a copy of {baseline.name}")
+        with publish(finetuned) as part:
+            shutil.copyfile(baseline, part)
     training.write_history(Path(f"plots/{model}-finetune/history.csv"), rows)
     record.write(
         model,

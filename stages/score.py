@@ -8,9 +8,11 @@ The first ``stress.images_per_class`` test faces of each class are spoilt in all
 shuffled, so the first ones are any ones. Spoilt copies are made on the way to the network, and kept nowhere.
 
 A table of each pass is kept in a git-ignored scratch folder until a later run of the stage no longer wants it: a run
-that is killed resumes there, and a new external set or a new strength costs its own passes and no others.
+that is killed resumes there, and a new external set or a new strength costs its own passes and no others. A detector
+that is a copy of another (a fine-tuning that found nothing better) takes over its tables.
 """
 
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -67,8 +69,14 @@ def main() -> None:
         key = digest(*common, shards.summary(way.folder, way.images), way.split, way.condition, *spoiling)
         kept = scratch / f"{key}.parquet"
         if not kept.exists():
+            twin = next(scratch.parent.glob(f"*/{key}.parquet"), None)
             with publish(kept) as part:
-                forward(network, way, params, f"{name} on {way.split}, {way.condition}").to_parquet(part, index=False)
+                if twin:
+                    print(f"{name} on {way.split}, {way.condition}: as {twin.parent.name}, whose copy it is")
+                    shutil.copyfile(twin, part)
+                else:
+                    table = forward(network, way, params, f"{name} on {way.split}, {way.condition}")
+                    table.to_parquet(part, index=False)
         wanted.add(kept)
         tables.append(pd.read_parquet(kept))
     for stale in set(scratch.glob("*.parquet")) - wanted:
