@@ -15,19 +15,17 @@ from stages.detectors import assembly, levels, record, training
 from stages.detectors.device import prepare
 from stages.errors import run
 from stages.files import read_json
-from stages.params import load
+from stages.params import Fit, load
 
 CHUNK = 8192  # rows read at a time for the moments: 64 MB of ResNet50's features
 
 
 class FeatureBatches(keras.utils.PyDataset):
-    """Batches of (features, labels n × 1) straight from the files, in a new order every epoch."""
+    """Batches of (features, labels n × 1) in a new order every epoch; the arrays may be mapped files."""
 
-    def __init__(self, folder: Path, split: str, batch_size: int, seed: int) -> None:
+    def __init__(self, features: np.ndarray, labels: np.ndarray, batch_size: int, seed: int) -> None:
         super().__init__()
-        self.features = np.load(folder / f"{split}.features.npy", mmap_mode="r")
-        self.labels = np.load(folder / f"{split}.labels.npy", mmap_mode="r")
-        self.batch_size = batch_size
+        self.features, self.labels, self.batch_size = features, labels, batch_size
         self.random = np.random.default_rng(seed)
         self.on_epoch_end()
 
@@ -52,14 +50,10 @@ def main() -> None:
     fit = params.detectors[model].baseline
     device = prepare("float32", params.training.seed, params.training.deterministic)
     folder = Path(f"data/features/{model}")
-    train = FeatureBatches(folder, "train", fit.batch_size, params.training.seed)
-    valid = FeatureBatches(folder, "valid", fit.batch_size, params.training.seed)
-
-    head = assembly.head(*moments(train.features), fit.dropout)
-    training.compile_model(head, keras.optimizers.Adam(fit.learning_rate))
+    train, valid = rows_of(folder, "train"), rows_of(folder, "valid")
     made_of = read_json(folder / "features.json")
     scratch = training.scratch_folder(f"{model}-baseline", fit.model_dump(), params.training.model_dump(), made_of)
-    rows = training.fit(head, train, valid, epochs=fit.epochs, patience=fit.patience, scratch=scratch)
+    head, rows = fit_head(train, valid, fit, params.training.seed, scratch)
 
     module = levels.Levels(assembly.backbone_module(model), **made_of["seen"])
     backbone = module.backbone(f"data/weights/{model}.weights.h5")
@@ -72,11 +66,35 @@ def main() -> None:
         device=device,
         weights=made_of["weights"],
         images={split: made_of[split]["images"] for split in ("train", "valid")},
-        samples_per_epoch=len(train.labels),
+        samples_per_epoch=len(train[1]),
         image_size=params.image.size,
         trainable_parameters=sum(weight.shape.num_elements() for weight in head.trainable_weights),
     )
     training.forget(scratch)
+
+
+def rows_of(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """The features (rows × width) and labels of a split, mapped from their files."""
+    return np.load(folder / f"{split}.features.npy", mmap_mode="r"), np.load(
+        folder / f"{split}.labels.npy", mmap_mode="r"
+    )
+
+
+def fit_head(
+    train: tuple[np.ndarray, np.ndarray], valid: tuple[np.ndarray, np.ndarray], fit: Fit, seed: int, scratch: Path
+) -> "tuple[keras.Model, list[training.Row]]":
+    """A head trained on features and labels (see :func:`rows_of`), and its journal; a killed run resumes in scratch."""
+    head = assembly.head(*moments(train[0]), fit.dropout)
+    training.compile_model(head, keras.optimizers.Adam(fit.learning_rate))
+    rows = training.fit(
+        head,
+        FeatureBatches(*train, fit.batch_size, seed),
+        FeatureBatches(*valid, fit.batch_size, seed),
+        epochs=fit.epochs,
+        patience=fit.patience,
+        scratch=scratch,
+    )
+    return head, rows
 
 
 def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

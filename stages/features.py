@@ -32,10 +32,7 @@ def main() -> None:
     model = parser.parse_args().model
     params = load()
     prepare(params.training.precision, params.training.seed, params.training.deterministic)
-    module = levels.Levels(backbone_module(model), **params.features.seen)
-    backbone = module.backbone(f"data/weights/{model}.weights.h5")
-    pooled = pooled_features(module, backbone)
-    network, width = tf.function(pooled, reduce_retracing=True), pooled.output_shape[-1]
+    network, width = frozen(model, params)
 
     views = {"train": params.features.views, "valid": 1}
     with publish(f"data/features/{model}") as folder:
@@ -52,6 +49,13 @@ def main() -> None:
                 **{split: shards.summary(SHARDS, split) for split in views},
             },
         )
+
+
+def frozen(model: str, params: Params) -> "tuple[keras.Model, int]":
+    """The frozen backbone as a function of batches of images, and how many features it gives of each."""
+    module = levels.Levels(backbone_module(model), **params.features.seen)
+    pooled = pooled_features(module, module.backbone(f"data/weights/{model}.weights.h5"))
+    return tf.function(pooled, reduce_retracing=True), pooled.output_shape[-1]
 
 
 def extract(network: "keras.Model", width: int, folder: Path, split: str, views: int, params: Params) -> int:
