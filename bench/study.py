@@ -56,44 +56,57 @@ class Variant:
 START = {"unfreeze_from": "all", "epochs": 4, "batch_size": 32, "learning_rate": 0.0003, "batch_norm": "training"}
 LONG = START | {"epochs": 12}
 INFERENCE = {"learning_rate": 0.0001, "batch_norm": "inference"}
-SEED = {"training.seed": 21}
-SIZES = (100, 200, 400, 800)  # training images of a learning curve
+AS_THEY_ARE = {"features.magnify": 1, "image.crop": 128}  # a quarter of the work on faces that are magnified
+SEED = AS_THEY_ARE | {"training.seed": 21}
+BLOCKS = AS_THEY_ARE | {"features.spread": False, "features.views": 1}
+SPOILT = {"features.views": 8, "augment.blur": 0.5, "augment.jpeg": 0.5}
 
 VARIANTS: dict[str, Variant] = {
     # four epochs
-    "start": Variant(START),
+    "start": Variant(START, AS_THEY_ARE),
     "start-seed": Variant(START, SEED),
-    "rate-1e-4": Variant(START | {"learning_rate": 0.0001}),
-    "rate-1e-3": Variant(START | {"learning_rate": 0.001}),
-    "inference": Variant(START | INFERENCE),
-    "inference-2e-5": Variant(START | INFERENCE | {"learning_rate": 0.00002}),
-    "inference-3e-5": Variant(START | INFERENCE | {"learning_rate": 0.00003}),
-    "inference-4e-4": Variant(START | INFERENCE | {"learning_rate": 0.0004}),
-    "batch-16": Variant(START | {"batch_size": 16}),
-    "from-conv3": Variant(START | {"unfreeze_from": "conv3"}),
-    "from-conv5": Variant(START | {"unfreeze_from": "conv5"}),
-    "crop-64": Variant(START | {"epochs": 16}, {"image.crop": 64}),  # as many pixels
-    "crop-256": Variant(START | {"epochs": 1}, {"image.crop": 256}),  # as many pixels
-    "resnet50": Variant(START, model="resnet50"),
+    "rate-1e-4": Variant(START | {"learning_rate": 0.0001}, AS_THEY_ARE),
+    "rate-1e-3": Variant(START | {"learning_rate": 0.001}, AS_THEY_ARE),
+    "inference": Variant(START | INFERENCE, AS_THEY_ARE),
+    "inference-1e-5": Variant(START | INFERENCE | {"learning_rate": 0.00001}, AS_THEY_ARE),
+    "inference-2e-5": Variant(START | INFERENCE | {"learning_rate": 0.00002}, AS_THEY_ARE),
+    "inference-3e-5": Variant(START | INFERENCE | {"learning_rate": 0.00003}, AS_THEY_ARE),
+    "inference-4e-4": Variant(START | INFERENCE | {"learning_rate": 0.0004}, AS_THEY_ARE),
+    "crops-2e-5": Variant(START | INFERENCE | {"learning_rate": 0.00002}, AS_THEY_ARE | {"features.views": 4}),
+    "batch-16": Variant(START | {"batch_size": 16}, AS_THEY_ARE),
+    "from-conv3": Variant(START | {"unfreeze_from": "conv3"}, AS_THEY_ARE),
+    "from-conv5": Variant(START | {"unfreeze_from": "conv5"}, AS_THEY_ARE),
+    "crop-64": Variant(START | {"epochs": 16}, AS_THEY_ARE | {"image.crop": 64}),  # as many pixels
+    "crop-256": Variant(START | {"epochs": 1}, AS_THEY_ARE | {"image.crop": 256}),  # as many pixels
+    "resnet50": Variant(START, AS_THEY_ARE, "resnet50"),
     # twelve epochs
-    "long": Variant(LONG),
+    "long": Variant(LONG, AS_THEY_ARE),
     "long-seed": Variant(LONG, SEED),
-    "long-rate-1e-3": Variant(LONG | {"learning_rate": 0.001}),
-    "long-inference": Variant(LONG | INFERENCE),
-    "long-resnet50": Variant(LONG, model="resnet50"),
-    "long-resnet50-inference": Variant(LONG | INFERENCE, model="resnet50"),
-    "robust": Variant(LONG, {"augment.blur": 0.5, "augment.jpeg": 0.5}),
+    "long-rate-1e-3": Variant(LONG | {"learning_rate": 0.001}, AS_THEY_ARE),
+    "long-inference": Variant(LONG | INFERENCE, AS_THEY_ARE),
+    "long-resnet50": Variant(LONG, AS_THEY_ARE, "resnet50"),
+    "long-resnet50-inference": Variant(LONG | INFERENCE, AS_THEY_ARE, "resnet50"),
+    "long-robust": Variant(LONG, AS_THEY_ARE | SPOILT),
     # the baselines: what the head sees
     **{
-        f"baseline-{model}-{block}": Variant({}, {"features.from_block": block, "features.views": 1}, model, "baseline")
+        f"baseline-{model}-{block}": Variant({}, BLOCKS | {"features.from_block": block}, model, "baseline")
         for model in ("densenet121", "resnet50")
         for block in ("conv5", "conv4", "conv3", "conv2")
     },
-    # the learning curve of the baselines
     **{
-        f"curve-{model}-{size}": Variant({}, {"split.train_per_class": size // 2}, model, "baseline")
+        f"baseline-{model}-{name}": Variant({}, {"features.views": 1} | others, model, "baseline")
         for model in ("densenet121", "resnet50")
-        for size in SIZES
+        for name, others in (
+            ("spread", AS_THEY_ARE),
+            ("magnified", {"features.spread": False}),
+            ("magnified-spread", {}),
+        )
+    },
+    # the baselines: trained on faces as they are, or on spoilt ones too
+    **{
+        f"{name}-{model}": Variant({}, AS_THEY_ARE | others, model, "baseline")
+        for model in ("densenet121", "resnet50")
+        for name, others in (("clean", {"features.views": 8}), ("robust", SPOILT))
     },
 }
 
