@@ -1,0 +1,113 @@
+"""The learning curve of the baselines: what more training faces bring, and what many more would.
+
+    python -m bench.curve
+
+Run it where the features are (``dvc repro baseline``). For each size it draws that many training faces several times,
+trains a head on them as the stage ``baseline`` does, and takes its AUC on the test faces. Through all of a backbone's
+draws goes a power law, error = a · n^b with error = 1 − AUC, fitted as a line in logarithms by least squares (Hestness
+et al. 2017, arXiv:1712.00409); its interval is the line's, so it holds for other training faces, on these test faces.
+What it says beyond the last size is extrapolation, and is called so. Written to docs/learning_curve.csv, a plot of
+``dvc plots show``.
+"""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import statsmodels.api
+from sklearn.metrics import roc_auc_score
+from tqdm import tqdm
+
+from stages import baseline, features
+from stages.detectors.device import prepare
+from stages.files import publish
+from stages.params import Model, Params, load
+
+TABLE = Path("docs/learning_curve.csv")
+SIZES = (100, 200, 400, 800, 1600)  # training faces; one size more than there are means all of them
+DRAWS = 5
+FAR = 100_000  # the training faces of the full corpus
+STEPS = 31  # places at which the fitted line is written down
+
+
+def main() -> None:
+    """Measure, fit, write the table."""
+    params = load()
+    prepare("float32", params.training.seed)
+    tables = []
+    for model in params.models:
+        measured = pd.DataFrame(measure(model, params), columns=["images", "error"])
+        line = power_law(measured, params.evaluate.confidence)
+        tables.append(pd.concat([measured.assign(kind="measured"), line]).assign(detector=f"{model}-baseline"))
+        far = line.iloc[-1]
+        print(
+            f"{model}-baseline: 1 - AUC falls as n^{exponent(measured):.2f}; extrapolated to {FAR:,} training faces it "
+            f"is {far['error']:.4f} ({far['low']:.4f} to {far['high']:.4f})"
+        )
+    table = pd.concat(tables)[["detector", "kind", "images", "error", "low", "high"]]
+    with publish(TABLE) as part:
+        table.to_csv(part, index=False, float_format="%.6g")
+
+
+def measure(model: Model, params: Params) -> Iterator[tuple[int, float]]:
+    """The size and the error, 1 - AUC on the test faces, of each draw."""
+    folder = Path(f"data/features/{model}")
+    rows, labels = baseline.rows_of(folder, "train")
+    faces = labels.reshape(params.features.views, -1)[0]  # the views of all faces follow one another
+    with tempfile.TemporaryDirectory() as temporary:
+        network, width = features.frozen(model, params)
+        features.extract(network, width, Path(temporary), "test", 1, params)
+        test, answers = (np.array(part) for part in baseline.rows_of(Path(temporary), "test"))
+        draws = list(drawn(faces, params.training.seed))
+        for number, chosen in enumerate(tqdm(draws, desc=model, unit="head", disable=None)):
+            picked = np.concatenate([chosen + view * len(faces) for view in range(params.features.views)])
+            with Path(os.devnull).open("w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
+                head, _ = baseline.fit_head(
+                    (rows[picked], labels[picked]),
+                    baseline.rows_of(folder, "valid"),
+                    params.detectors[model].baseline,
+                    params.training.seed,
+                    Path(temporary) / str(number),
+                )
+            yield len(chosen), 1 - float(roc_auc_score(answers, head.predict(test, verbose=0)[:, 0]))
+
+
+def drawn(labels: np.ndarray, seed: int) -> Iterator[np.ndarray]:
+    """The rows of each draw: half real, half fake; where all are wanted there is one draw."""
+    generator = np.random.default_rng(seed)
+    classes = [np.flatnonzero(labels == label) for label in (0, 1)]
+    most = 2 * min(map(len, classes))
+    sizes = sorted({min(size, most) for size in SIZES})
+    for size in sizes:
+        for _ in range(DRAWS if size < most else 1):
+            yield np.concatenate([generator.choice(rows, size // 2, replace=False) for rows in classes])
+
+
+def fitted(measured: pd.DataFrame) -> "statsmodels.regression.linear_model.RegressionResultsWrapper":
+    """The line through the logarithms of errors and sizes."""
+    sizes = statsmodels.api.add_constant(np.log(measured["images"]))
+    return statsmodels.api.OLS(np.log(measured["error"]), sizes).fit()
+
+
+def exponent(measured: pd.DataFrame) -> float:
+    """The b of error = a · n^b."""
+    return float(fitted(measured).params.iloc[1])
+
+
+def power_law(measured: pd.DataFrame, confidence: float) -> pd.DataFrame:
+    """The fitted line and its interval from the smallest size to the largest ("fit"), and on to 100,000."""
+    first, last = measured["images"].min(), measured["images"].max()
+    at = np.unique(np.concatenate([np.geomspace(first, last, STEPS), np.geomspace(last, FAR, STEPS)]).round())
+    line = fitted(measured).get_prediction(statsmodels.api.add_constant(np.log(at))).summary_frame(1 - confidence)
+    error, low, high = (np.exp(line[column]) for column in ("mean", "mean_ci_lower", "mean_ci_upper"))
+    table = pd.DataFrame({"images": at, "error": error, "low": low, "high": high})
+    table["kind"] = np.where(at <= last, "fit", "extrapolation")
+    return table
+
+
+if __name__ == "__main__":
+    main()
