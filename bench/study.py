@@ -106,7 +106,7 @@ VARIANTS: dict[str, Variant] = {
     **{
         f"{name}-{model}": Variant({}, AS_THEY_ARE | others, model, "baseline")
         for model in ("densenet121", "resnet50")
-        for name, others in (("clean", {"features.views": 8}), ("robust", SPOILT))
+        for name, others in (("clean", {}), ("robust", SPOILT))
     },
 }
 
