@@ -90,7 +90,11 @@ def view(split: str, number: int, params: Params) -> "tf.data.Dataset":
         if number == 1:
             images = tf.image.flip_left_right(images)
         if number > 1:
-            seeds = tf.map_fn(lambda member: seed + tf.strings.to_hash_bucket_fast(member, 2**31), members, tf.int64)
+            seeds = tf.map_fn(
+                lambda member: seed + tf.strings.to_hash_bucket_fast(member, 2**31),
+                members,
+                fn_output_signature=tf.int64,
+            )
             images = tf.map_fn(
                 lambda pair: window(*pair),
                 (images, seeds),
