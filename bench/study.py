@@ -1,7 +1,7 @@
 """The recipe's study: what makes a detector accurate, as DVC experiments that differ in parameters alone.
 
     python -m bench.study --list
-    python -m bench.study reference bn-training -S data.source=folder -S data.folder.path=/path/to/faces
+    python -m bench.study start inference -S data.source=folder -S data.folder.path=/path/to/faces
     python -m bench.study --table
 
 Each variant is one ``dvc exp run`` of one detector, from the preset ``cpu`` on, in a temporary folder: your files stay

@@ -490,19 +490,6 @@ def test_outputs_that_do_not_fit_on_the_disk_are_not_kept(small, monkeypatch, ca
     assert kept() == {}
 
 
-def test_a_run_that_goes_on_finds_room_where_its_own_outputs_lie(small, monkeypatch, capsys):
-    keys = {"views": 2, "epochs": 4}
-    with monkeypatch.context() as patch:
-        interrupt(patch, 1)
-        with pytest.raises(KeyboardInterrupt):
-            small(cached(), **keys)
-    first = kept()
-    monkeypatch.setattr(prefix.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
-    small(cached(), **keys)
-    assert "resumed: 1 of 4 epochs were done before" in capsys.readouterr().out
-    assert kept() == first
-
-
 def test_outputs_too_large_for_half_precision_say_what_to_do(small, toy, monkeypatch):
     bright = SimpleNamespace(**vars(toy) | {"preprocess": keras.layers.Rescaling(1e6, dtype="float32")})
     monkeypatch.setattr(assembly, "backbone_module", lambda model: bright)
@@ -511,13 +498,17 @@ def test_outputs_too_large_for_half_precision_say_what_to_do(small, toy, monkeyp
     assert published() == []
 
 
-def test_an_interrupted_fine_tuning_on_kept_outputs_goes_on_with_the_next_view(small, monkeypatch, capsys):
+@pytest.mark.parametrize("full", [False, True], ids=["room", "full"])
+def test_an_interrupted_fine_tuning_on_kept_outputs_goes_on_with_the_next_view(small, monkeypatch, capsys, full):
+    """On a disk that is full by now, too: its own outputs lie where it needs room."""
     keys = {"views": 2, "epochs": 4}
     with monkeypatch.context() as patch:
         interrupt(patch, 1)
         with pytest.raises(KeyboardInterrupt):
             small(cached(), **keys)
     first = kept()
+    if full:
+        monkeypatch.setattr(prefix.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
     small(cached(), **keys)
     assert "resumed: 1 of 4 epochs were done before" in capsys.readouterr().out
     assert kept() == first
