@@ -33,12 +33,13 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """What differs from the preset: ``changes`` of the fine-tuning's own parameters, and ``others``, full keys."""
+    """What differs from ``presets``: ``changes`` of the phase's own parameters, and ``others``, full keys."""
 
     changes: dict[str, Any]
     others: dict[str, Any] = field(default_factory=dict)
     model: str = "densenet121"
     phase: str = "finetune"
+    presets: tuple[str, ...] = ("cpu",)
 
     @property
     def detector(self) -> str:
@@ -59,7 +60,7 @@ INFERENCE = {"learning_rate": 0.0001, "batch_norm": "inference"}
 AS_THEY_ARE = {"features.magnify": 1, "image.crop": 128}  # a quarter of the work on faces that are magnified
 SEED = AS_THEY_ARE | {"training.seed": 21}
 BLOCKS = AS_THEY_ARE | {"features.spread": False, "features.views": 1}
-SPOILT = {"features.views": 8, "augment.blur": 0.5, "augment.jpeg": 0.5}
+ROBUST = ("cpu", "robust")
 
 VARIANTS: dict[str, Variant] = {
     # four epochs
@@ -86,7 +87,7 @@ VARIANTS: dict[str, Variant] = {
     "long-inference": Variant(LONG | INFERENCE, AS_THEY_ARE),
     "long-resnet50": Variant(LONG, AS_THEY_ARE, "resnet50"),
     "long-resnet50-inference": Variant(LONG | INFERENCE, AS_THEY_ARE, "resnet50"),
-    "long-robust": Variant(LONG, AS_THEY_ARE | SPOILT),
+    "long-robust": Variant(LONG, AS_THEY_ARE, presets=ROBUST),
     # the baselines: what the head sees
     **{
         f"baseline-{model}-{block}": Variant({}, BLOCKS | {"features.from_block": block}, model, "baseline")
@@ -104,9 +105,9 @@ VARIANTS: dict[str, Variant] = {
     },
     # the baselines: trained on faces as they are, or on spoilt ones too
     **{
-        f"{name}-{model}": Variant({}, AS_THEY_ARE | others, model, "baseline")
+        f"{name}-{model}": Variant({}, AS_THEY_ARE, model, "baseline", presets)
         for model in ("densenet121", "resnet50")
-        for name, others in (("clean", {}), ("robust", SPOILT))
+        for name, presets in (("clean", ("cpu",)), ("robust", ROBUST))
     },
 }
 
@@ -124,7 +125,7 @@ def main() -> None:
         parser.error(f"there is no variant {unknown[0]!r}; `python -m bench.study --list` shows all")
     if arguments.list:
         for name, variant in VARIANTS.items():
-            print(f"{name}: {variant.detector}, {' '.join(variant.overrides()) or 'as the preset cpu has it'}")
+            print(f"{name}: {variant.detector}, {' '.join([' and '.join(variant.presets), *variant.overrides()])}")
         return
     for name in arguments.variants:
         if experiment(name) not in experiments():
@@ -148,8 +149,8 @@ def experiments() -> set[str]:
 def command(name: str, extra: Iterable[str] = (), *, spoilt: bool = False) -> list[str]:
     """The ``dvc exp run`` of a variant."""
     variant = VARIANTS[name]
-    preset = YAML(typ="safe").load(preset_file("cpu"))
-    settings = [f"{key}={literal(value)}" for key, value in leaves(preset)]
+    presets = [YAML(typ="safe").load(preset_file(preset)) for preset in variant.presets]
+    settings = [f"{key}={literal(value)}" for preset in presets for key, value in leaves(preset)]
     if not spoilt:
         settings += [f"stress.{kind}=[]" for kind in KINDS]
     settings += [*variant.overrides(), *extra]
