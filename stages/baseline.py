@@ -1,5 +1,7 @@
 """Stage `baseline`: transfer learning with a frozen backbone. Only the head trains, on the features, in seconds.
 
+It starts at the linear discriminant of the training features, which is epoch 0, and goes on from there by gradients.
+
 Reads ``data/features/M/`` and ``data/weights/M.weights.h5``; writes ``data/models/M-baseline.keras``, the
 training record beside it, and ``plots/M-baseline/history.csv``.
 """
@@ -11,11 +13,12 @@ import numpy as np
 from sklearn.preprocessing import StandardScaler
 
 from stages.backend import keras
-from stages.detectors import assembly, levels, record, training
+from stages.detectors import assembly, discriminant, levels, record, training
 from stages.detectors.device import prepare
+from stages.detectors.discriminant import Rows
 from stages.errors import run
 from stages.files import read_json
-from stages.params import Fit, load
+from stages.params import Baseline, load
 
 CHUNK = 8192  # rows read at a time for the moments: 64 MB of ResNet50's features
 
@@ -73,18 +76,18 @@ def main() -> None:
     training.forget(scratch)
 
 
-def rows_of(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+def rows_of(folder: Path, split: str) -> Rows:
     """The features (rows × width) and labels of a split, mapped from their files."""
-    return np.load(folder / f"{split}.features.npy", mmap_mode="r"), np.load(
-        folder / f"{split}.labels.npy", mmap_mode="r"
-    )
+    features, labels = (np.load(folder / f"{split}.{kind}.npy", mmap_mode="r") for kind in ("features", "labels"))
+    return features, labels
 
 
 def fit_head(
-    train: tuple[np.ndarray, np.ndarray], valid: tuple[np.ndarray, np.ndarray], fit: Fit, seed: int, scratch: Path
+    train: Rows, valid: Rows, fit: Baseline, seed: int, scratch: Path
 ) -> "tuple[keras.Model, list[training.Row]]":
     """A head trained on features and labels (see :func:`rows_of`), and its journal; a killed run resumes in scratch."""
     head = assembly.head(*moments(train[0]), fit.dropout)
+    discriminant.start(head, train, valid, fit.shrinkage)
     training.compile_model(head, keras.optimizers.Adam(fit.learning_rate))
     rows = training.fit(
         head,
@@ -93,6 +96,7 @@ def fit_head(
         epochs=fit.epochs,
         patience=fit.patience,
         scratch=scratch,
+        score_start=True,
     )
     return head, rows
 

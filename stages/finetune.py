@@ -127,6 +127,8 @@ def main() -> None:
         trainable_parameters=sum(weight.shape.num_elements() for weight in detector.trainable_weights),
         frozen_layers=params.training.cache_precision if frozen.keep else None,
     )
+    if not better:
+        print(f"note: no epoch was better on the validation images than the baseline, so {finetuned.stem} is its copy")
     training.forget(scratch)
 
 

@@ -160,7 +160,9 @@ class Fit(Section):
 
 
 class Baseline(Fit):
-    """Transfer learning with a frozen backbone: the head alone, on the features."""
+    """Transfer learning with a frozen backbone: the head alone, on the features, from their discriminant on."""
+
+    shrinkage: Annotated[float, Field(gt=0, le=1)]
 
 
 class Finetune(Fit):

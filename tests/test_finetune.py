@@ -140,7 +140,7 @@ def test_the_stages_leave_their_files_and_nothing_else(project):
     )
 
 
-@pytest.mark.parametrize(("phase", "epochs"), [("baseline", [1, 2, 3]), ("finetune", [0, 1])])
+@pytest.mark.parametrize(("phase", "epochs"), [("baseline", [0, 1, 2, 3]), ("finetune", [0, 1])])
 def test_the_history_has_its_epochs_and_columns(project, phase, epochs):
     rows = read_history(phase)
     assert list(rows[0]) == training.COLUMNS
@@ -148,7 +148,7 @@ def test_the_history_has_its_epochs_and_columns(project, phase, epochs):
     for row in rows[-1:]:
         assert all(0 <= float(row[name]) <= 1 for name in ("accuracy", "auc", "val_accuracy", "val_auc"))
         assert float(row["loss"]) > 0
-    assert float(rows[-1]["learning_rate"]) == pytest.approx(0.001 if phase == "baseline" else 0, abs=1e-9)
+    assert float(rows[-1]["learning_rate"]) == pytest.approx(0.0001 if phase == "baseline" else 0, abs=1e-9)
 
 
 def test_fine_tuning_starts_at_the_baselines_figures(project):

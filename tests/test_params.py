@@ -99,9 +99,9 @@ def test_further_problems_are_counted(content: dict[str, Any]) -> None:
 
 
 def test_scientific_notation_is_a_number(tmp_path: Path) -> None:
-    text = (ROOT / "params.yaml").read_text().replace("learning_rate: 0.001 ", "learning_rate: 1e-3 ", 1)
+    text = (ROOT / "params.yaml").read_text().replace("learning_rate: 0.0001 ", "learning_rate: 1e-4 ", 1)
     (tmp_path / "params.yaml").write_text(text)
-    assert params.load(tmp_path / "params.yaml").detectors["resnet50"].baseline.learning_rate == 0.001
+    assert params.load(tmp_path / "params.yaml").detectors["resnet50"].baseline.learning_rate == 0.0001
 
 
 @pytest.mark.parametrize(

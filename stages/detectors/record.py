@@ -63,5 +63,3 @@ def write(
     if speed is not None:
         waited = "" if waiting is None else f", {waiting:.1%} of the time waiting for data"
         print(f"{model}-{phase}: {speed:,.1f} images/s on {device.name}{waited}")
-    if best["epoch"] == 0:
-        print(f"note: no epoch was better on the validation images than the baseline, so {model}-{phase} is its copy")

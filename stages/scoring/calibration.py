@@ -16,14 +16,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from scipy.special import expit
 
 from stages.files import read_json, write_json
-from stages.scoring import thresholds
+from stages.scoring import platt, thresholds
 
 VERDICTS = ("real", "uncertain", "fake")
-STEEPEST = (1e-3, 1e3)  # bounds of 1/temperature: a detector worse than chance must not be turned round silently
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +63,7 @@ def fit(label: NDArray[np.int8], logit: NDArray[np.float64], threshold: float, m
     real, and at most ``max_error`` of the reals fake, whatever the scores' distribution. Where they overlap, the
     detector is good enough to answer always, at ``threshold`` or as near to it as both allow.
     """
-    temperature, offset = _scaling(label, logit)
+    temperature, offset = platt.scaling(label, logit)
     score = expit(logit)
     real_below = -thresholds.of_false_positive_rate(-score[label == 1], max_error)
     fake_from = thresholds.of_false_positive_rate(score[label == 0], max_error)
@@ -94,27 +92,3 @@ def read(path: Path | str) -> Calibration:
     missing = {"real_below": -math.inf, "fake_from": math.inf}
     content: dict[str, Any] = {n: missing[n] if value is None else value for n, value in read_json(path).items()}
     return Calibration(**content)
-
-
-def _scaling(label: NDArray[np.int8], logit: NDArray[np.float64]) -> tuple[float, float]:
-    """The temperature and offset of the greatest likelihood.
-
-    Platt's smoothed targets (1999, "Probabilistic outputs for support vector machines"), as if each class had one image
-    more on the wrong side, keep both finite where the classes are perfectly apart.
-    """
-    fakes, reals = int((label == 1).sum()), int((label == 0).sum())
-    target = np.where(label == 1, (fakes + 1) / (fakes + 2), 1 / (reals + 2))
-    centre, spread = float(logit.mean()), float(logit.std()) or 1.0  # else steep and flat detectors converge unequally
-    standard = (logit - centre) / spread
-
-    def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        scaled = weights[0] * standard + weights[1]
-        error = expit(scaled) - target
-        return (
-            float(np.mean(np.logaddexp(0, scaled) - target * scaled)),
-            np.array([np.mean(error * standard), np.mean(error)]),
-        )
-
-    bounds = [(STEEPEST[0] * spread, STEEPEST[1] * spread), (None, None)]
-    slope, intercept = minimize(loss, np.array([1.0, 0.0]), jac=True, bounds=bounds, method="L-BFGS-B").x
-    return float(spread / slope), float(centre - intercept * spread / slope)
