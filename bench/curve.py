@@ -26,7 +26,7 @@ from tqdm import tqdm
 from stages import baseline, features
 from stages.detectors.device import prepare
 from stages.errors import UserError, run
-from stages.files import publish
+from stages.files import publish, read_json
 from stages.params import Model, Params, load
 
 TABLE = Path("docs/learning_curve.csv")
@@ -43,6 +43,9 @@ def main() -> None:
     for model in params.models:
         if not (folder := Path(f"data/features/{model}")).exists():
             raise UserError(f"there is no {folder}; make it with `dvc repro baseline`")
+        made = read_json(folder / "features.json")
+        if made["seen"] != params.features.seen or made["views"]["train"] != params.features.views:
+            raise UserError(f"{folder} was made with other `features` than params.yaml has; run `dvc repro baseline`")
     prepare("float32", params.training.seed)
     tables = []
     for model in params.models:

@@ -126,6 +126,8 @@ def differences(scores: list[Scores], table: pd.DataFrame, params: Evaluate) -> 
 def sentence(pair: dict[Any, Any], confidence: float) -> str:
     """Whether the champion's lead is real, for people."""
     champion, second = pair["first"], pair["second"]
+    if pair["lead_low"] == pair["lead_high"] == 0:
+        return f"{champion} and {second} rank all test images alike, as a copy does: there is no lead."
     if pair["lead_low"] > 0:
         verdict = f"{champion} is truly ahead of {second}"
     elif pair["lead_high"] < 0:
@@ -140,11 +142,12 @@ def sentence(pair: dict[Any, Any], confidence: float) -> str:
 
 
 def others(pairs: pd.DataFrame) -> str:
-    """Of the other pairs, which differences are real, for people; empty where there are none."""
+    """Of the other pairs, which differences are real, for people; empty where there are none. Copies do not differ."""
     rest = pairs.iloc[1:]
     if rest.empty:
         return ""
-    chance = [f"{pair.first} and {pair.second}" for pair in rest[~rest["real"]].itertuples()]
+    unlike = rest["lead_low"] < rest["lead_high"]
+    chance = [f"{pair.first} and {pair.second}" for pair in rest[unlike & ~rest["real"]].itertuples()]
     if not chance:
         return "The differences of all other pairs are real."
     return f"Of the other pairs, only these may differ by chance: {'; '.join(chance)}."

@@ -6,6 +6,8 @@ import pytest
 
 from bench import curve
 from stages.errors import UserError
+from stages.files import write_json
+from stages.params import load
 
 
 def test_without_features_it_says_how_to_make_them(tmp_path, monkeypatch, write_params):
@@ -13,6 +15,16 @@ def test_without_features_it_says_how_to_make_them(tmp_path, monkeypatch, write_
     monkeypatch.setattr("sys.argv", ["curve"])
     write_params({})
     with pytest.raises(UserError, match=r"no data/features/resnet50; make it with `dvc repro baseline`"):
+        curve.main()
+
+
+def test_features_of_other_parameters_are_refused(tmp_path, monkeypatch, write_params):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["curve"])
+    write_params({"features.views": 2})
+    seen = load().features.seen
+    write_json("data/features/resnet50/features.json", {"seen": seen, "views": {"train": 3, "valid": 1}})
+    with pytest.raises(UserError, match=r"data/features/resnet50 was made with other `features` than params.yaml has"):
         curve.main()
 
 
