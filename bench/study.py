@@ -58,6 +58,7 @@ START = {"unfreeze_from": "all", "epochs": 4, "batch_size": 32, "learning_rate":
 LONG = START | {"epochs": 12}
 INFERENCE = {"learning_rate": 0.0001, "batch_norm": "inference"}
 AS_THEY_ARE = {"features.magnify": 1, "image.crop": 128}  # a quarter of the work on faces that are magnified
+WHOLE = AS_THEY_ARE | {"image.crop": 256}  # spoilt views are of whole faces
 SEED = AS_THEY_ARE | {"training.seed": 21}
 BLOCKS = AS_THEY_ARE | {"features.spread": False, "features.views": 1}
 ROBUST = ("cpu", "robust")
@@ -103,9 +104,17 @@ VARIANTS: dict[str, Variant] = {
             ("magnified-spread", {}),
         )
     },
+    # the baselines: where the head starts; with a shrinkage of 1 it knows nothing of how features vary together
+    **{
+        f"baseline-{model}-shrinkage-{percent}": Variant(
+            {"shrinkage": percent / 100}, AS_THEY_ARE | {"features.views": 1}, model, "baseline"
+        )
+        for model in ("densenet121", "resnet50")
+        for percent in (10, 50, 100)
+    },
     # the baselines: trained on faces as they are, or on spoilt ones too
     **{
-        f"{name}-{model}": Variant({}, AS_THEY_ARE, model, "baseline", presets)
+        f"{name}-{model}": Variant({}, WHOLE, model, "baseline", presets)
         for model in ("densenet121", "resnet50")
         for name, presets in (("clean", ("cpu",)), ("robust", ROBUST))
     },
