@@ -58,7 +58,6 @@ START = {"unfreeze_from": "all", "epochs": 4, "batch_size": 32, "learning_rate":
 LONG = START | {"epochs": 12}
 INFERENCE = {"learning_rate": 0.0001, "batch_norm": "inference"}
 AS_THEY_ARE = {"features.magnify": 1, "image.crop": 128}  # a quarter of the work on faces that are magnified
-WHOLE = AS_THEY_ARE | {"image.crop": 256}  # spoilt views are of whole faces
 SEED = AS_THEY_ARE | {"training.seed": 21}
 BLOCKS = AS_THEY_ARE | {"features.spread": False, "features.views": 1}
 ROBUST = ("cpu", "robust")
@@ -74,7 +73,6 @@ VARIANTS: dict[str, Variant] = {
     "inference-2e-5": Variant(START | INFERENCE | {"learning_rate": 0.00002}, AS_THEY_ARE),
     "inference-3e-5": Variant(START | INFERENCE | {"learning_rate": 0.00003}, AS_THEY_ARE),
     "inference-4e-4": Variant(START | INFERENCE | {"learning_rate": 0.0004}, AS_THEY_ARE),
-    "crops-2e-5": Variant(START | INFERENCE | {"learning_rate": 0.00002}, AS_THEY_ARE | {"features.views": 4}),
     "batch-16": Variant(START | {"batch_size": 16}, AS_THEY_ARE),
     "from-conv3": Variant(START | {"unfreeze_from": "conv3"}, AS_THEY_ARE),
     "from-conv5": Variant(START | {"unfreeze_from": "conv5"}, AS_THEY_ARE),
@@ -114,7 +112,7 @@ VARIANTS: dict[str, Variant] = {
     },
     # the baselines: trained on faces as they are, or on spoilt ones too
     **{
-        f"{name}-{model}": Variant({}, WHOLE, model, "baseline", presets)
+        f"{name}-{model}": Variant({}, AS_THEY_ARE, model, "baseline", presets)
         for model in ("densenet121", "resnet50")
         for name, presets in (("clean", ("cpu",)), ("robust", ROBUST))
     },

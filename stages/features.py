@@ -2,8 +2,9 @@
 
 Reads ``data/shards/`` and ``data/weights/M.weights.h5``; writes ``data/features/M/``: for each split
 ``<split>.features.npy`` (float32, rows × width) and ``<split>.labels.npy`` (int8), and ``features.json``, what they
-were made of. Training faces have a row for each view: as they are, mirrored, then random crops,
-blurred and compressed in the shares that ``augment`` says.
+were made of. Training faces have a row for each view, always whole: a head of crops is worse on whole faces, whose
+borders convolutions see otherwise. Every other view is mirrored; from the third on, they are blurred and compressed in
+the shares that ``augment`` says.
 """
 
 import argparse
@@ -77,29 +78,24 @@ def extract(network: "keras.Model", width: int, folder: Path, split: str, views:
 
 
 def view(split: str, number: int, params: Params) -> "tf.data.Dataset":
-    """Batches of (images, labels) of a split's view: 0 as they are, 1 mirrored, further ones random crops, spoilt."""
+    """Batches of (images, labels) of a split's view: odd ones are mirrored, from 2 on spoilt as ``augment`` says."""
     batches = shards.faces(SHARDS, split, size=params.image.size, batch_size=params.features.batch_size)
     seed = tf.constant([params.training.seed, number], tf.int64)
-    spoil = augmentation.spoiling(**params.augment.model_dump())
-
-    def window(image: "tf.Tensor", seed: "tf.Tensor") -> "tf.Tensor":
-        pixels = tf.cast(shards.crop_and_flip(image, params.image.crop, seed), tf.uint8)
-        return tf.cast(spoil(pixels, seed) if spoil else pixels, tf.float32)
+    spoil = augmentation.spoiling(**params.augment.model_dump()) if number > 1 else None
 
     def transform(images: "tf.Tensor", labels: "tf.Tensor", members: "tf.Tensor") -> "tuple[tf.Tensor, tf.Tensor]":
-        if number == 1:
+        if number % 2:
             images = tf.image.flip_left_right(images)
-        if number > 1:
+        if spoil:
             seeds = tf.map_fn(
                 lambda member: seed + tf.strings.to_hash_bucket_fast(member, 2**31),
                 members,
                 fn_output_signature=tf.int64,
             )
-            images = tf.map_fn(
-                lambda pair: window(*pair),
-                (images, seeds),
-                fn_output_signature=tf.float32,
+            spoilt = tf.map_fn(
+                lambda pair: spoil(*pair), (tf.cast(images, tf.uint8), seeds), fn_output_signature=tf.uint8
             )
+            images = tf.cast(spoilt, tf.float32)
         return images, labels
 
     return batches.map(transform, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)

@@ -103,7 +103,7 @@ class Image(Section):
 
 
 class Augment(Section):
-    """What happens to a share of the crops that fine-tuning trains on."""
+    """What happens to a share of the training faces, so that a detector holds on faces that went through it."""
 
     blur: Fraction
     jpeg: Fraction
