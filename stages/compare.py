@@ -149,7 +149,7 @@ def others(pairs: pd.DataFrame) -> str:
     unlike = rest["lead_low"] < rest["lead_high"]
     chance = [f"{pair.first} and {pair.second}" for pair in rest[unlike & ~rest["real"]].itertuples()]
     if not chance:
-        return "The differences of all other pairs are real."
+        return f"The differences of all other pairs{'' if unlike.all() else ', copies aside,'} are real."
     return f"Of the other pairs, only these may differ by chance: {'; '.join(chance)}."
 
 

@@ -230,3 +230,19 @@ def test_without_external_sets_nothing_is_said_of_them(write: Write, capsys: pyt
     compare.main()
     assert "other people's faces" not in capsys.readouterr().out
     assert set(pd.read_csv("plots/cross_generator.csv")["set"]) == {"test"}
+
+
+@pytest.mark.parametrize(
+    ("leads", "said"),
+    [
+        ([(0.1, 0.2), (0.1, 0.2)], "The differences of all other pairs are real."),
+        ([(0.1, 0.2), (0.0, 0.0)], "The differences of all other pairs, copies aside, are real."),
+        ([(-0.1, 0.2), (0.0, 0.0)], "Of the other pairs, only these may differ by chance: b and c."),
+    ],
+)
+def test_of_the_other_pairs_it_names_those_that_may_differ_by_chance(
+    leads: list[tuple[float, float]], said: str
+) -> None:
+    rows = [("a", "b", 0.1, 0.2), ("b", "c", *leads[0]), ("c", "d", *leads[1])]
+    pairs = pd.DataFrame(rows, columns=["first", "second", "lead_low", "lead_high"])
+    assert compare.others(pairs.assign(real=(pairs["lead_low"] > 0) | (pairs["lead_high"] < 0))) == said
