@@ -30,13 +30,11 @@ PARAMS = {
     "features.from_block": "conv5",  # the notebooks' head sees no other
     "features.views": 1,
     "features.batch_size": BATCH,
-    f"detectors.{MODEL}.baseline": {
-        "epochs": EPOCHS,
-        "batch_size": BATCH,
-        "learning_rate": RATE,
-        "dropout": DROPOUT,
-        "patience": EPOCHS,
-    },
+    f"detectors.{MODEL}.baseline.epochs": EPOCHS,
+    f"detectors.{MODEL}.baseline.batch_size": BATCH,
+    f"detectors.{MODEL}.baseline.learning_rate": RATE,
+    f"detectors.{MODEL}.baseline.dropout": DROPOUT,
+    f"detectors.{MODEL}.baseline.patience": EPOCHS,
 }
 
 

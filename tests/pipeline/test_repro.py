@@ -244,7 +244,7 @@ def test_the_ci_recipe_says_what_a_change_does_to_the_metrics(experiment: Path) 
     head = call(experiment, "git", "rev-parse", "HEAD").strip()
     call(experiment, "dvc", "exp", "apply", "more-shrinkage")
     comments = []
-    for message in ("lower rate", "nothing"):
+    for message in ("more shrinkage", "nothing"):
         call(experiment, "git", "commit", "-q", "--allow-empty", "-a", "-m", message)
         call(experiment, "env", "GITHUB_STEP_SUMMARY=/dev/null", "bash", "-euo", "pipefail", "-c", script)
         comments.append((experiment / "comment.md").read_text())
