@@ -15,12 +15,10 @@ from sklearn.preprocessing import StandardScaler
 from stages.backend import keras
 from stages.detectors import assembly, discriminant, levels, record, training
 from stages.detectors.device import prepare
-from stages.detectors.discriminant import Rows
+from stages.detectors.discriminant import CHUNK, Rows
 from stages.errors import run
 from stages.files import read_json
 from stages.params import Baseline, load
-
-CHUNK = 8192  # rows read at a time for the moments: 64 MB of ResNet50's features
 
 
 class FeatureBatches(keras.utils.PyDataset):
@@ -96,7 +94,6 @@ def fit_head(
         epochs=fit.epochs,
         patience=fit.patience,
         scratch=scratch,
-        score_start=True,
     )
     return head, rows
 

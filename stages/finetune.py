@@ -99,7 +99,6 @@ def main() -> None:
             patience=fit.patience,
             scratch=scratch,
             steps_per_epoch=steps,
-            score_start=True,
         )
     better = training.best_of(rows)["epoch"] != 0
     if norms and better:  # the baseline's own statistics are as good as they get
@@ -112,6 +111,7 @@ def main() -> None:
     if better:
         assembly.save(module, backbone, head, finetuned)
     else:
+        print(f"note: no epoch was better on the validation images than the baseline, so {finetuned.stem} is its copy")
         with publish(finetuned) as part:
             shutil.copyfile(baseline, part)
     training.write_history(Path(f"plots/{model}-finetune/history.csv"), rows)
@@ -127,8 +127,6 @@ def main() -> None:
         trainable_parameters=sum(weight.shape.num_elements() for weight in detector.trainable_weights),
         frozen_layers=params.training.cache_precision if frozen.keep else None,
     )
-    if not better:
-        print(f"note: no epoch was better on the validation images than the baseline, so {finetuned.stem} is its copy")
     training.forget(scratch)
 
 

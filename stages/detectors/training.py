@@ -183,11 +183,10 @@ def fit(
     patience: int,
     scratch: Path,
     steps_per_epoch: int | None = None,
-    score_start: bool = False,
 ) -> list[Row]:
     """Train a compiled model, leave it with the weights of its best epoch, return the journal.
 
-    With ``score_start`` the untouched model counts as epoch 0, so that training never ends below where it began.
+    The untouched model counts as epoch 0, so that training never ends below where it began.
     A run that finds its own scratch folder goes on from there. On one device the journal tells the share of the time in
     which training waited for a dataset's next batch.
     """
@@ -197,7 +196,7 @@ def fit(
         waited = tf.Variable(0.0, dtype=tf.float64)
         train = timed(train, waited)
     journal, backup = Journal(scratch, patience, waited), Backup(scratch)
-    if score_start and not journal.rows:
+    if not journal.rows:
         journal.set_model(model)
         journal.add({"epoch": 0} | {f"val_{name}": float(v) for name, v in evaluate(model, valid).items()})
     if done := completed_epochs(scratch):

@@ -116,19 +116,10 @@ def _resize(pixels: "tf.Tensor", height: "tf.Tensor", width: "tf.Tensor", size: 
     return tf.cast(tf.round(tf.clip_by_value(resized, 0, 255)), tf.uint8)
 
 
-def crop_and_flip(image: "tf.Tensor", crop: int, seed: "tf.Tensor") -> "tf.Tensor":
-    """A random ``crop × crop`` window at native resolution, mirrored half the time; ``seed`` (two integers) decides.
-
-    ``image`` is square, side × side × 3.
-    """
-    window = tf.slice(image, _corner(image.shape[0], crop, seed), [crop, crop, 3])
-    return _flip(window, seed)
-
-
 def decode_crop_and_flip(image: "tf.Tensor", size: int, crop: int, seed: "tf.Tensor") -> "tf.Tensor":
-    """What ``crop_and_flip(decode(image, size), crop, seed)`` gives, as uint8.
+    """A random ``crop × crop`` window of what :func:`decode` gives, mirrored half the time, as uint8.
 
-    Of a JPEG of that size only the window is decoded, and what libjpeg needs around it.
+    ``seed`` (two integers) decides. Of a JPEG of that size only the window is decoded, with what libjpeg needs around.
     """
     corner = _corner(size, crop, seed)
 

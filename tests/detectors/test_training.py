@@ -74,13 +74,14 @@ def assert_same_weights(one, other):
 
 def test_the_journal_has_a_row_an_epoch_with_every_column(tmp_path):
     _, rows = train(tmp_path / "scratch", epochs=3)
-    assert [row["epoch"] for row in rows] == [1, 2, 3]
-    for row in rows:
+    assert [row["epoch"] for row in rows] == [0, 1, 2, 3]
+    assert list(rows[0]) == training.COLUMNS
+    for row in rows[1:]:
         assert list(row) == training.COLUMNS
         assert None not in row.values()
         assert row["learning_rate"] == pytest.approx(0.05)
         assert row["seconds"] >= 0
-    assert rows[-1]["loss"] < rows[0]["loss"]
+    assert rows[-1]["loss"] < rows[1]["loss"]
     assert training.read_history(tmp_path / "scratch" / training.HISTORY) == rows
 
 
@@ -99,7 +100,7 @@ def test_the_journal_tells_how_long_training_waited_for_data(tmp_path):
 
 
 def test_figures_of_the_start_are_those_of_logits_zero(tmp_path):
-    _, rows = train(tmp_path / "scratch", epochs=1, score_start=True)
+    _, rows = train(tmp_path / "scratch", epochs=1)
     start = rows[0]
     positives = np.concatenate([labels for _, labels in examples(1).as_numpy_iterator()]).mean()
     assert start["epoch"] == 0
@@ -116,38 +117,36 @@ def test_the_model_ends_with_the_weights_of_its_best_epoch(tmp_path):
     rows = training.fit(
         model, batches.repeat(), sign(), epochs=3, patience=9, scratch=tmp_path / "scratch", steps_per_epoch=1
     )
-    assert [row["val_auc"] for row in rows] == pytest.approx([0, 1, 0], abs=1e-3)
+    assert [row["val_auc"] for row in rows] == pytest.approx([0, 0, 1, 0], abs=1e-3)
     assert model.get_weights()[0][0, 0] > 0
-    assert training.evaluate(model, sign())["loss"] == pytest.approx(rows[1]["val_loss"])
+    assert training.evaluate(model, sign())["loss"] == pytest.approx(rows[2]["val_loss"])
 
 
 def test_a_start_that_training_only_harms_is_kept(tmp_path):
     model = linear(1.0, keras.optimizers.SGD(50.0))
-    rows = training.fit(model, sign(-1), sign(), epochs=2, patience=9, scratch=tmp_path / "scratch", score_start=True)
+    rows = training.fit(model, sign(-1), sign(), epochs=2, patience=9, scratch=tmp_path / "scratch")
     assert [row["epoch"] for row in rows] == [0, 1, 2]
     assert_same_weights(model, linear(1.0))
 
 
-@pytest.mark.parametrize(("score_start", "epochs_run"), [(False, 4), (True, 3)])
-def test_training_stops_when_the_best_epoch_is_patience_epochs_ago(tmp_path, score_start, epochs_run):
+def test_training_stops_when_the_best_epoch_is_patience_epochs_ago(tmp_path):
     model = linear(1.0, keras.optimizers.SGD(0.0))  # nothing changes: the first figures stay the best
-    _, rows = train(tmp_path / "scratch", epochs=20, patience=3, model=model, score_start=score_start)
-    assert rows[-1]["epoch"] == epochs_run
+    _, rows = train(tmp_path / "scratch", epochs=20, patience=3, model=model)
+    assert rows[-1]["epoch"] == 3
 
 
-@pytest.mark.parametrize("score_start", [False, True])
-def test_an_interrupted_run_goes_on_where_it_was(tmp_path, monkeypatch, capsys, score_start):
-    whole, expected = train(tmp_path / "whole", score_start=score_start)
+def test_an_interrupted_run_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
+    whole, expected = train(tmp_path / "whole")
     scratch = tmp_path / "scratch"
     with monkeypatch.context() as patch:
         interrupt(patch, training.Journal, "on_epoch_begin", 2)
         with pytest.raises(KeyboardInterrupt):
-            train(scratch, score_start=score_start)
+            train(scratch)
     assert training.completed_epochs(scratch) == 2
     before = training.read_history(scratch / training.HISTORY)
 
     capsys.readouterr()
-    model, rows = train(scratch, score_start=score_start)
+    model, rows = train(scratch)
     assert "resumed: 2 of 5 epochs" in capsys.readouterr().out
     assert rows[: len(before)] == before
     assert untimed(rows) == untimed(expected)  # the optimiser's state came back too, or later epochs would differ
@@ -156,12 +155,12 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path, monkeypatch, capsys, 
 
 @pytest.mark.parametrize("epoch", [0, 1])
 def test_an_epoch_killed_between_journal_and_backup_is_run_again(tmp_path, monkeypatch, epoch):
-    whole, expected = train(tmp_path / "whole", score_start=True)
+    whole, expected = train(tmp_path / "whole")
     scratch = tmp_path / "scratch"
     with monkeypatch.context() as patch:
         interrupt(patch, training.Backup, "on_epoch_end", epoch)
         with pytest.raises(KeyboardInterrupt):
-            train(scratch, score_start=True)
+            train(scratch)
     history = scratch / training.HISTORY
     first_try = training.read_history(history)
     assert first_try[-1]["epoch"] == epoch + 1
@@ -169,7 +168,7 @@ def test_an_epoch_killed_between_journal_and_backup_is_run_again(tmp_path, monke
     training.write_history(history, first_try)
     (scratch / f"best-{epoch + 1}.npz").write_bytes(b"weights of the first try")
 
-    model, rows = train(scratch, score_start=True)
+    model, rows = train(scratch)
     assert untimed(rows) == untimed(expected)
     assert_same_weights(model, whole)
 
@@ -214,14 +213,16 @@ def test_a_killed_process_is_resumed(tmp_path):
     child = subprocess.run([sys.executable, HERE, scratch], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
     assert child.returncode == -signal.SIGKILL
     left = training.read_history(scratch / training.HISTORY)
-    assert [row["epoch"] for row in left] == [1, 2]
+    assert [row["epoch"] for row in left] == [0, 1, 2]
 
     model, rows = train(scratch, epochs=4)
     whole, expected = train(tmp_path / "whole", epochs=4)
-    assert rows[:2] == left
-    np.testing.assert_allclose(
-        [list(row.values()) for row in untimed(rows)], [list(row.values()) for row in untimed(expected)], rtol=1e-5
+    assert rows[:3] == left
+    figures, expected_figures = (
+        np.array([list(row.values()) for row in untimed(run)], float)  # NaN where the start has none
+        for run in (rows, expected)
     )
+    np.testing.assert_allclose(figures, expected_figures, rtol=1e-5)
     np.testing.assert_allclose(model.get_weights()[0], whole.get_weights()[0], rtol=1e-5)
 
 
