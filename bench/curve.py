@@ -24,6 +24,7 @@ from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
 from stages import baseline, features
+from stages.detectors import extraction, rows
 from stages.detectors.device import prepare
 from stages.errors import UserError, run
 from stages.files import publish, read_json
@@ -65,19 +66,19 @@ def main() -> None:
 def measure(model: Model, params: Params) -> Iterator[tuple[int, float]]:
     """The size and the error, 1 - AUC on the test faces, of each draw."""
     folder = Path(f"data/features/{model}")
-    rows, labels = baseline.rows_of(folder, "train")
+    train, labels = rows.read(folder, "train")
     faces = labels.reshape(params.features.views, -1)[0]  # the views of all faces follow one another
     with tempfile.TemporaryDirectory() as temporary:
         network, width = features.frozen(model, params)
-        features.extract(network, width, Path(temporary), "test", 1, params)
-        test, answers = (np.array(part) for part in baseline.rows_of(Path(temporary), "test"))
+        extraction.extract(network, width, Path(temporary), "test", 1, params)
+        test, answers = (np.array(part) for part in rows.read(Path(temporary), "test"))
         draws = list(drawn(faces, params.training.seed))
         for number, chosen in enumerate(tqdm(draws, desc=model, unit="head", disable=None)):
             picked = np.concatenate([chosen + view * len(faces) for view in range(params.features.views)])
             with Path(os.devnull).open("w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
                 head, _ = baseline.fit_head(
-                    (rows[picked], labels[picked]),
-                    baseline.rows_of(folder, "valid"),
+                    (train[picked], labels[picked]),
+                    rows.read(folder, "valid"),
                     params.detectors[model].baseline,
                     params.training.seed,
                     Path(temporary) / str(number),

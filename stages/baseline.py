@@ -13,9 +13,9 @@ import numpy as np
 from sklearn.preprocessing import StandardScaler
 
 from stages.backend import keras
-from stages.detectors import assembly, discriminant, levels, record, training
+from stages.detectors import assembly, discriminant, levels, record, rows, training
 from stages.detectors.device import prepare
-from stages.detectors.discriminant import CHUNK, Rows
+from stages.detectors.discriminant import CHUNK
 from stages.errors import run
 from stages.files import read_json
 from stages.params import Baseline, load
@@ -34,8 +34,8 @@ class FeatureBatches(keras.utils.PyDataset):
         return -(-len(self.labels) // self.batch_size)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        rows = np.sort(self.order[index * self.batch_size : (index + 1) * self.batch_size])  # sorted: disks like it
-        return self.features[rows], self.labels[rows, np.newaxis]
+        chosen = np.sort(self.order[index * self.batch_size : (index + 1) * self.batch_size])  # sorted: disks like it
+        return self.features[chosen], self.labels[chosen, np.newaxis]
 
     def on_epoch_end(self) -> None:
         """Draw the next order."""
@@ -51,19 +51,19 @@ def main() -> None:
     fit = params.detectors[model].baseline
     device = prepare("float32", params.training.seed, params.training.deterministic)
     folder = Path(f"data/features/{model}")
-    train, valid = rows_of(folder, "train"), rows_of(folder, "valid")
+    train, valid = rows.read(folder, "train"), rows.read(folder, "valid")
     made_of = read_json(folder / "features.json")
     scratch = training.scratch_folder(f"{model}-baseline", fit.model_dump(), params.training.model_dump(), made_of)
-    head, rows = fit_head(train, valid, fit, params.training.seed, scratch)
+    head, journal = fit_head(train, valid, fit, params.training.seed, scratch)
 
     module = levels.Levels(assembly.backbone_module(model), **made_of["seen"])
     backbone = module.backbone(f"data/weights/{model}.weights.h5")
     assembly.save(module, backbone, head, Path(f"data/models/{model}-baseline.keras"))
-    training.write_history(Path(f"plots/{model}-baseline/history.csv"), rows)
+    training.write_history(Path(f"plots/{model}-baseline/history.csv"), journal)
     record.write(
         model,
         "baseline",
-        rows,
+        journal,
         device=device,
         weights=made_of["weights"],
         images={split: made_of[split]["images"] for split in ("train", "valid")},
@@ -74,20 +74,14 @@ def main() -> None:
     training.forget(scratch)
 
 
-def rows_of(folder: Path, split: str) -> Rows:
-    """The features (rows × width) and labels of a split, mapped from their files."""
-    features, labels = (np.load(folder / f"{split}.{kind}.npy", mmap_mode="r") for kind in ("features", "labels"))
-    return features, labels
-
-
 def fit_head(
-    train: Rows, valid: Rows, fit: Baseline, seed: int, scratch: Path
+    train: rows.Rows, valid: rows.Rows, fit: Baseline, seed: int, scratch: Path
 ) -> "tuple[keras.Model, list[training.Row]]":
-    """A head trained on features and labels (see :func:`rows_of`), and its journal; a killed run resumes in scratch."""
+    """A head trained on features and labels, and its journal; a killed run resumes in scratch."""
     head = assembly.head(*moments(train[0]), fit.dropout)
     discriminant.start(head, train, valid, fit.shrinkage)
     training.compile_model(head, keras.optimizers.Adam(fit.learning_rate))
-    rows = training.fit(
+    journal = training.fit(
         head,
         FeatureBatches(*train, fit.batch_size, seed),
         FeatureBatches(*valid, fit.batch_size, seed),
@@ -95,7 +89,7 @@ def fit_head(
         patience=fit.patience,
         scratch=scratch,
     )
-    return head, rows
+    return head, journal
 
 
 def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,9 +1,11 @@
-"""Stage `finetune`: from the baseline's head on, the backbone trains too, from a named block or all of it.
+"""Stage `finetune`: the backbone trains, from a named block on or all of it, below heads in closed form.
 
-Reads ``data/shards/``, ``data/weights/M.weights.h5`` and the baseline; writes ``data/models/M-finetune.keras``, the
-training record beside it, and ``plots/M-finetune/history.csv``. Training sees random crops and mirror images at native
-resolution, validation whole faces. The baseline counts as epoch 0: fine-tuning never ends below it in validation, and
-where no epoch is better, the fine-tuned detector is a copy of the baseline's file.
+Reads ``data/shards/``, ``data/features/M/``, ``data/weights/M.weights.h5`` and the baseline; writes
+``data/models/M-finetune.keras``, the training record beside it, and ``plots/M-finetune/history.csv``. Training sees
+random crops and mirror images at native resolution, validation whole faces. No training face is judged by a head that
+has seen it, and after each epoch the heads are made anew (:mod:`stages.detectors.crossfit`). The baseline counts as
+epoch 0: fine-tuning never ends below it in validation, and where no epoch is better, the fine-tuned detector is a copy
+of the baseline's file.
 
 Where training sees a few fixed views only (``views``), the layers below the first that trains run once a view, if that
 is faster and fits on the disk (:mod:`stages.detectors.prefix`). Several GPUs share each batch.
@@ -17,7 +19,7 @@ from typing import TypedDict
 import numpy as np
 
 from stages.backend import keras, tf
-from stages.detectors import assembly, levels, prefix, record, training
+from stages.detectors import assembly, crossfit, levels, prefix, record, rows, training
 from stages.detectors.device import distribution, prepare
 from stages.errors import run
 from stages.faces import augmentation, shards
@@ -44,7 +46,7 @@ def main() -> None:
     parser.add_argument("model")
     model: Model = parser.parse_args().model
     params = load()
-    fit = params.detectors[model].finetune
+    fit, shrinkage = params.detectors[model].finetune, params.detectors[model].baseline.shrinkage
     seed = params.training.seed
     device = prepare(params.training.precision, seed, params.training.deterministic)
 
@@ -57,7 +59,8 @@ def main() -> None:
     with strategy.scope():
         module = levels.Levels(assembly.backbone_module(model), **params.features.seen)
         backbone = module.backbone(f"data/weights/{model}.weights.h5")
-        head = assembly.head_of(assembly.load(baseline), fit.dropout)
+        head = assembly.load(baseline).get_layer("head")
+        heads = crossfit.heads(head)
         first = assembly.unfreeze(backbone, fit.unfreeze_from)
         norms = training.batch_norm_layers(backbone) if fit.batch_norm == "training" else []
         for layer in norms:
@@ -66,6 +69,8 @@ def main() -> None:
         scratch = training.scratch_folder(
             f"{model}-finetune",
             fit.model_dump(),
+            shrinkage,
+            params.features.model_dump(),
             params.training.model_dump(),
             params.image.model_dump(),
             params.augment.model_dump(),
@@ -83,48 +88,60 @@ def main() -> None:
         if frozen.keep:
             below, rest = prefix.cut(backbone, first)
             train, valid = outputs_of(module, below, model, images, batch_size, drawn, params)
-            detector = assembly.rest_of_detector(rest, head, fit.batch_norm)
+            judges = assembly.rest_of_detector(rest, heads, fit.batch_norm)
         else:
             size, crop = params.image.size, params.image.crop
             train = shards.augmented(SHARDS, "train", size=size, crop=crop, batch_size=batch_size, **drawn)
             valid = shards.labelled(SHARDS, "valid", size=size, batch_size=params.score.batch_size)
-            detector = assembly.detector(module, backbone, head, fit.batch_norm)
+            judges = assembly.detector(module, backbone, heads, fit.batch_norm)
+        train, valid = crossfit.judged(train), crossfit.judged_by_all(valid)
+        learner = crossfit.learner(judges)
         rate = training.warmed_cosine(fit.learning_rate, steps * fit.epochs, fit.warmup)
-        training.compile_model(detector, keras.optimizers.AdamW(rate, weight_decay=fit.weight_decay))
-        rows = training.fit(
-            detector,
+        training.compile_model(learner, keras.optimizers.AdamW(rate, weight_decay=fit.weight_decay))
+        crossfit.fit(heads, rows.read(Path(f"data/features/{model}"), "train"), params.features.views, shrinkage)
+        crossfit.give(heads, head)  # epoch 0 is the baseline
+        refit = crossfit.Refit(
+            heads, assembly.pooled_features(module, backbone), scratch / "features", shrinkage, params
+        )
+        journal = training.fit(
+            learner,
             train,
             valid,
             epochs=fit.epochs,
             patience=fit.patience,
             scratch=scratch,
             steps_per_epoch=steps,
+            callbacks=[refit],
         )
-    better = training.best_of(rows)["epoch"] != 0
+    better = training.best_of(journal)["epoch"] != 0
     if norms and better:  # the baseline's own statistics are as good as they get
         training.estimate_batch_norm(
-            detector, norms, train.take(-(-min(images["train"], ESTIMATE_IMAGES) // batch_size))
+            learner, norms, train.take(-(-min(images["train"], ESTIMATE_IMAGES) // batch_size))
         )
-        print(f"validation with BatchNorm's statistics re-estimated: {training.evaluate(detector, valid)}")
+        refit.on_test_begin()
+        print(f"validation with BatchNorm's statistics re-estimated: {training.evaluate(learner, valid)}")
 
     finetuned = baseline.with_stem(f"{model}-finetune")
     if better:
+        crossfit.take(heads, head)
         assembly.save(module, backbone, head, finetuned)
     else:
         print(f"note: no epoch was better on the validation images than the baseline, so {finetuned.stem} is its copy")
         with publish(finetuned) as part:
             shutil.copyfile(baseline, part)
-    training.write_history(Path(f"plots/{model}-finetune/history.csv"), rows)
+    training.write_history(Path(f"plots/{model}-finetune/history.csv"), journal)
     record.write(
         model,
         "finetune",
-        rows,
+        journal,
         device=device,
         weights=read_json(f"data/models/{model}-baseline.json")["weights"],
         images=images,
         samples_per_epoch=steps * batch_size,
         image_size=params.image.size,
-        trainable_parameters=sum(weight.shape.num_elements() for weight in detector.trainable_weights),
+        trainable_parameters=sum(
+            weight.shape.num_elements() for weight in [*learner.trainable_weights, *head.trainable_weights]
+        ),
         frozen_layers=params.training.cache_precision if frozen.keep else None,
     )
     training.forget(scratch)

@@ -155,7 +155,6 @@ class Fit(Section):
     epochs: Positive
     batch_size: Positive
     learning_rate: Annotated[float, Field(gt=0, le=1)]
-    dropout: Annotated[float, Field(ge=0, lt=1)]
     patience: Positive
 
 
@@ -163,10 +162,11 @@ class Baseline(Fit):
     """Transfer learning with a frozen backbone: the head alone, on the features, from their discriminant on."""
 
     shrinkage: Annotated[float, Field(gt=0, le=1)]
+    dropout: Annotated[float, Field(ge=0, lt=1)]
 
 
 class Finetune(Fit):
-    """From the baseline's head, with the backbone unfrozen from a block on."""
+    """The backbone unfrozen from a block on, below heads that are made anew after each epoch."""
 
     unfreeze_from: Block
     views: Annotated[int, Field(ge=1, le=64)] | None

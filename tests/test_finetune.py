@@ -16,7 +16,7 @@ import pytest
 
 from stages import baseline, features, finetune, score, weights
 from stages.backend import keras
-from stages.detectors import assembly, levels, prefix, training
+from stages.detectors import assembly, discriminant, levels, prefix, training
 from stages.errors import UserError
 from stages.faces import shards
 from stages.files import sha256
@@ -372,6 +372,19 @@ def test_fine_tuning_moves_the_backbone_and_not_the_baseline(misled, noise):
     assert read_json(f"data/models/{MODEL}-finetune.json")["best_val_auc"] > 0.5
 
 
+def test_the_head_is_the_discriminant_of_what_the_tuned_backbone_gives(misled, noise):
+    misled(unfreeze_from="conv5", epochs=3, learning_rate=0.1, warmup=0.0)
+    detector = assembly.load(Path(f"data/models/{MODEL}-finetune.keras"))
+    images = np.array([pixels for pixels, _, _ in faces("train", noise)], np.float32)
+    labels = np.tile([label for _, label, _ in faces("train", noise)], 2)
+    pooled = keras.Model(detector.input, detector.get_layer("pool").output)
+    seen = np.array(pooled(np.concatenate([images, images[:, :, ::-1]])))  # as it is, and mirrored
+    head = detector.get_layer("head")
+    weights = discriminant.discriminant(seen, labels, np.arange(24), 0.3, discriminant.standard_of(head))
+    kernel, _ = head.get_layer("logit").get_weights()
+    np.testing.assert_allclose(kernel[:, 0] / np.linalg.norm(kernel), weights / np.linalg.norm(weights), atol=1e-3)
+
+
 def test_spoilt_crops_are_what_training_sees_and_validation_does_not(small):
     rows = []
     for share in (0.0, 1.0):
@@ -414,7 +427,7 @@ def cached(precision="float32", gigabytes=1):
 
 @pytest.mark.parametrize(("batch_norm", "jpeg"), [("inference", 0.0), ("training", 0.5)])
 def test_frozen_layers_that_run_once_change_no_result(misled, noise, batch_norm, jpeg, capsys):
-    keys = {"batch_norm": batch_norm, "views": 2, "epochs": 5, "learning_rate": 0.05}
+    keys = {"batch_norm": batch_norm, "views": 2, "epochs": 5, "learning_rate": 0.005}
     found = []
     for gigabytes in (0, 1):
         misled(cached(gigabytes=gigabytes) | {"augment.jpeg": jpeg}, **keys)
@@ -425,8 +438,10 @@ def test_frozen_layers_that_run_once_change_no_result(misled, noise, batch_norm,
     assert re.search(r"frozen layers: run once: 0.0 GB on disk, about 1\.\d times as fast by count of operations", said)
     (rows, one), (rows_cached, other) = found
     assert rows[-1]["val_loss"] < rows[0]["val_loss"]  # something was learned
+    # Before a BatchNorm that takes a batch's own mean, a bias has no gradient but rounding, and Adam follows it.
+    near = {"inference": 1e-3, "training": 0.1}[batch_norm]
     for row, cached_row in zip(rows, rows_cached, strict=True):
-        assert cached_row == pytest.approx(row, rel=1e-3, abs=1e-4)
+        assert cached_row == pytest.approx(row, rel=near, abs=1e-4)
     np.testing.assert_allclose(other, one, rtol=1e-3, atol=1e-4)
 
 
@@ -534,7 +549,7 @@ finetune.main()
 
 @pytest.mark.parametrize("gigabytes", [0, 1])
 def test_two_devices_train_what_one_does(misled, noise, gigabytes):
-    keys = {"views": 1, "epochs": 3, "learning_rate": 0.05, "dropout": 0.0}
+    keys = {"views": 1, "epochs": 3, "learning_rate": 0.05}
     misled(cached(gigabytes=gigabytes), **keys)
     rows, one = history(), logits("finetune", noise)
     root = Path(__file__).parents[1]

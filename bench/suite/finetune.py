@@ -80,7 +80,7 @@ def notebooks(ends: dict[str, dict[str, float]]) -> float:
     def train() -> None:
         backbone = resnet50.backbone(WEIGHTS)
         assembly.unfreeze(backbone, FIRST)
-        head = assembly.head_of(assembly.load(BASELINE), 0.2)
+        head = assembly.load(BASELINE).get_layer("head")
         detector = assembly.detector(resnet50, backbone, head, "inference")
         images = keras.Input((None, None, 3))
         model = keras.Model(images, detector(images * 255))  # the generator divides by 255

@@ -58,15 +58,6 @@ def head(mean: np.ndarray, variance: np.ndarray, dropout: float) -> "keras.Model
     )
 
 
-def head_of(saved: "keras.Model", dropout: float) -> "keras.Model":
-    """The head of a saved detector, as trained, with another dropout."""
-    trained = saved.get_layer("head")
-    standardise = trained.get_layer("standardise")
-    top = head(np.ravel(standardise.input_mean), np.ravel(standardise.input_variance), dropout)
-    top.set_weights(trained.get_weights())
-    return top
-
-
 class InferenceMode(keras.layers.Layer):
     """A network that stays in inference mode while it trains: its BatchNorm keeps the moving statistics.
 

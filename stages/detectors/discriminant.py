@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from scipy.linalg import solve
 
 from stages.backend import keras
+from stages.detectors.rows import Rows
 from stages.scoring import platt
 
 CHUNK = 2048  # rows at a time: 46 MB of the widest features
 TINY = 1e-12  # variance, where no feature varies at all: the discriminant is 0 then
-Rows = tuple[np.ndarray, np.ndarray]  # features (rows × width) and labels (rows), 1 fake, 0 real; may be mapped files
+Standard = Callable[[np.ndarray], np.ndarray]  # features to standardised ones
 
 
 def start(head: "keras.Model", train: Rows, valid: Rows, shrinkage: float) -> None:
@@ -25,35 +26,44 @@ def start(head: "keras.Model", train: Rows, valid: Rows, shrinkage: float) -> No
     Of more features than rows the discriminant is far too sure of the rows that it was made of; so its scale and its
     offset are Platt's, of the validation rows.
     """
+    standard = standard_of(head)
+    weights = discriminant(*train, np.arange(len(train[1])), shrinkage, standard)
+    scores = scores_of(valid[0], np.arange(len(valid[1])), weights, standard)
+    scale, bias = calibrated(scores, valid[1])
+    head.get_layer("logit").set_weights([weights[:, np.newaxis] * scale, np.array([bias])])
+
+
+def standard_of(head: "keras.Model") -> Standard:
+    """How a head standardises features."""
     standardise = head.get_layer("standardise")
 
     def standard(rows: np.ndarray) -> np.ndarray:
         standardised: np.ndarray = keras.ops.convert_to_numpy(standardise(rows))
         return standardised
 
-    weights = discriminant(*train, shrinkage, standard)
-    scores = np.concatenate([standard(valid[0][at : at + CHUNK]) @ weights for at in range(0, len(valid[0]), CHUNK)])
-    spread = scores.std() or 1.0
-    temperature, offset = platt.scaling(valid[1], scores / spread)
-    kernel = weights[:, np.newaxis] / (spread * temperature)
-    head.get_layer("logit").set_weights([kernel, np.array([-offset / temperature])])
+    return standard
 
 
 def discriminant(
-    features: np.ndarray, labels: np.ndarray, shrinkage: float, standard: Callable[[np.ndarray], np.ndarray]
+    features: np.ndarray, labels: np.ndarray, rows: NDArray[np.intp], shrinkage: float, standard: Standard
 ) -> NDArray[np.float64]:
-    """The weights (width,) of the linear discriminant of rows as ``standard`` gives them, read in chunks.
+    """The weights (width,) of the linear discriminant of the features of some rows, as ``standard`` gives them.
 
     ``shrinkage`` in (0, 1] is the share of the identity, times the average variance, in the covariance within classes.
+    Many rows are read in chunks; fewer than there are features are held, for their products with each other say the
+    same as those of the features (Woodbury's identity), and are fewer.
     """
+    if len(rows) < features.shape[1]:
+        return _of_few(standard(features[rows]).astype(np.float64), labels[rows], shrinkage)
     width = features.shape[1]
     counts, sums, products = np.zeros(2), np.zeros((2, width)), np.zeros((width, width))
-    for at in range(0, len(labels), CHUNK):
-        rows, classes = standard(features[at : at + CHUNK]), labels[at : at + CHUNK]
-        products += rows.T @ rows
+    for at in range(0, len(rows), CHUNK):
+        chunk = rows[at : at + CHUNK]
+        standardised, classes = standard(features[chunk]), labels[chunk]
+        products += standardised.T @ standardised
         for label in (0, 1):
             counts[label] += (classes == label).sum()
-            sums[label] += rows[classes == label].sum(axis=0, dtype=np.float64)
+            sums[label] += standardised[classes == label].sum(axis=0, dtype=np.float64)
     means = sums / counts[:, np.newaxis]
     covariance = (products - (means.T * counts) @ means) / counts.sum()
     variance = max(np.trace(covariance) / width, TINY)
@@ -61,3 +71,31 @@ def discriminant(
     covariance[np.diag_indices(width)] += shrinkage * variance
     weights: NDArray[np.float64] = solve(covariance, means[1] - means[0], assume_a="pos", overwrite_a=True)
     return weights
+
+
+def _of_few(standardised: NDArray[np.float64], labels: np.ndarray, shrinkage: float) -> NDArray[np.float64]:
+    """As :func:`discriminant`: of C = a·1 + c·ZᵀZ, C⁻¹d = (d - c·Zᵀ(a·1 + c·ZZᵀ)⁻¹Zd) / a."""
+    means = np.stack([standardised[labels == label].mean(axis=0) for label in (0, 1)])
+    centred, difference = standardised - means[labels], means[1] - means[0]
+    identity = shrinkage * max(np.mean(centred**2), TINY)
+    share = (1 - shrinkage) / len(labels)
+    products = share * (centred @ centred.T)
+    products[np.diag_indices(len(labels))] += identity
+    within = centred.T @ solve(products, centred @ difference, assume_a="pos", overwrite_a=True)
+    weights: NDArray[np.float64] = (difference - share * within) / identity
+    return weights
+
+
+def scores_of(
+    features: np.ndarray, rows: NDArray[np.intp], weights: NDArray[np.float64], standard: Standard
+) -> NDArray[np.float64]:
+    """What weights (width,) make of the features of some rows, read in chunks: (rows,)."""
+    chunks = (rows[at : at + CHUNK] for at in range(0, len(rows), CHUNK))
+    return np.concatenate([standard(features[chunk]) @ weights for chunk in chunks])
+
+
+def calibrated(scores: NDArray[np.float64], labels: np.ndarray) -> tuple[float, float]:
+    """The scale and the bias that make logits of scores: logit = scale · score + bias, by Platt's scaling."""
+    spread = float(scores.std()) or 1.0
+    temperature, offset = platt.scaling(labels, scores / spread)
+    return 1 / (spread * temperature), -offset / temperature

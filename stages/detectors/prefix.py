@@ -150,7 +150,7 @@ def forget_others(folder: Path, pattern: str) -> None:
 def batches(
     views: list[np.ndarray], labels: np.ndarray, order: "tf.data.Dataset", batch_size: int
 ) -> "tf.data.Dataset":
-    """Batches of (outputs as float32, labels n × 1), the (view, row) of each image drawn from ``order``.
+    """Batches of (outputs as float32, labels n × 1, rows n), the (view, row) of each image drawn from ``order``.
 
     ``views``: the memory-mapped outputs of each view; ``labels`` (int8, n). Only the rows of a batch are read. From an
     endless order come full batches only.
@@ -159,9 +159,9 @@ def batches(
     def gather(view: Any, row: Any) -> np.ndarray:
         return np.stack([views[v][r] for v, r in zip(view, row, strict=True)]).astype(np.float32)
 
-    def read(view: "tf.Tensor", row: "tf.Tensor") -> "tuple[tf.Tensor, tf.Tensor]":
+    def read(view: "tf.Tensor", row: "tf.Tensor") -> "tuple[tf.Tensor, ...]":
         outputs = tf.numpy_function(gather, (view, row), tf.float32, stateful=False)
-        return tf.ensure_shape(outputs, (None, *views[0].shape[1:])), tf.gather(labels, row)[:, tf.newaxis]
+        return tf.ensure_shape(outputs, (None, *views[0].shape[1:])), tf.gather(labels, row)[:, tf.newaxis], row
 
     endless = int(order.cardinality()) < 0  # infinite, or unknown because passes follow each other
     return (

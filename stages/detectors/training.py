@@ -10,6 +10,7 @@ import math
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -183,10 +184,12 @@ def fit(
     patience: int,
     scratch: Path,
     steps_per_epoch: int | None = None,
+    callbacks: "Sequence[keras.callbacks.Callback]" = (),
 ) -> list[Row]:
     """Train a compiled model, leave it with the weights of its best epoch, return the journal.
 
     The untouched model counts as epoch 0, so that training never ends below where it began.
+    ``callbacks`` are called before the journal's, so what they do before a validation counts as training.
     A run that finds its own scratch folder goes on from there. On one device the journal tells the share of the time in
     which training waited for a dataset's next batch.
     """
@@ -209,7 +212,7 @@ def fit(
             epochs=epochs,
             steps_per_epoch=steps_per_epoch,
             shuffle=False,  # both kinds of training data shuffle themselves
-            callbacks=[keras.callbacks.TerminateOnNaN(), journal, backup],
+            callbacks=[keras.callbacks.TerminateOnNaN(), *callbacks, journal, backup],
             verbose=1 if sys.stdout.isatty() else 2,
         )
     journal.set_model(model)

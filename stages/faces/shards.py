@@ -189,19 +189,19 @@ def augmented(
     start: int = 0,
     spoil: Spoil | None = None,
 ) -> "tf.data.Dataset":
-    """Endless batches of (crops, labels n × 1): shuffled anew in each pass, each image with a random crop and flip.
+    """Endless batches of (crops, labels n × 1, rows n): shuffled anew in each pass, each with a random crop and flip.
 
-    They are fresh ones in every pass, or, with ``views``, that many fixed ones, a pass each in turn, and ``spoil`` may
-    change the pixels of each (:mod:`stages.faces.augmentation`). ``start`` counts the images drawn before: a resumed
-    run goes on where it was. The order of a pass, and what happens to an image in it, depend on ``seed`` and the number
-    of the pass alone, not on which thread was faster.
+    ``rows`` says where an image lies in the split. Crops are fresh ones in every pass, or, with ``views``, that many
+    fixed ones, a pass each in turn, and ``spoil`` may change the pixels of each (:mod:`stages.faces.augmentation`).
+    ``start`` counts the images drawn before: a resumed run goes on where it was. The order of a pass, and what happens
+    to an image in it, depend on ``seed`` and the number of the pass alone, not on which thread was faster.
     """
     images = int(summary(folder, split)["images"])
 
-    def example(number: "tf.Tensor", row: "tf.Tensor", record: "tf.Tensor") -> tuple["tf.Tensor", "tf.Tensor"]:
+    def example(number: "tf.Tensor", row: "tf.Tensor", record: "tf.Tensor") -> tuple["tf.Tensor", ...]:
         shown = number % views if views else number
         window, label = _window(record, size, crop, _window_seed(seed, shown, row, images), spoil)
-        return window, label[tf.newaxis]
+        return window, label[tf.newaxis], row
 
     return (
         _passes(_records(folder, split).enumerate(), images, seed, start)

@@ -169,6 +169,7 @@ def parameters(detector: Detector, params: Params) -> dict[str, str]:
         "augment_blur": params.augment.blur,
         "augment_jpeg": params.augment.jpeg,
         "seed": params.training.seed,
+        "shrinkage": both.baseline.shrinkage,
         **(both.baseline if detector.phase == "baseline" else both.finetune).model_dump(),
     }
     return {name: str(value) for name, value in values.items()}

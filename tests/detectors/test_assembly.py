@@ -267,11 +267,3 @@ def test_evidence_adds_up_to_the_logits_and_lies_where_the_cause_is(saved):
     changed = np.abs(evidence[2] - evidence[0]) > 1e-4
     assert changed[:2, :2].any()
     assert not changed[4:, 4:].any()
-
-
-def test_the_head_of_a_saved_detector_is_the_trained_one_with_another_dropout(saved):
-    _, top, path = saved
-    again = assembly.head_of(assembly.load(path), 0.7)
-    features = np.random.default_rng(2).normal(size=(3, 8)).astype(np.float32)
-    np.testing.assert_allclose(again(features, training=False), top(features, training=False), rtol=1e-6)
-    assert again.get_layer("dropout").rate == 0.7

@@ -165,7 +165,7 @@ def test_a_smaller_image_is_enlarged(tmp_path, png):
 def drawn(folder, batches, seed=1, batch_size=4, **keys):
     """The first augmented batches: crops and labels, one row an image."""
     data = shards.augmented(folder, "train", size=SIDE, crop=CROP, batch_size=batch_size, seed=seed, **keys)
-    crops, labels = zip(*islice(data.as_numpy_iterator(), batches), strict=True)
+    crops, labels, _ = zip(*islice(data.as_numpy_iterator(), batches), strict=True)
     return np.concatenate(crops), np.concatenate(labels)
 
 
@@ -203,6 +203,13 @@ def test_augmentation_is_endless_each_pass_complete_and_in_an_order_of_its_own(t
 def test_an_image_gets_another_crop_in_each_pass(tmp_path, faces, decoded):
     written(tmp_path, faces[:1], per_shard=1)
     assert len(set(places(drawn(tmp_path, 12, batch_size=1)[0], decoded))) > 6
+
+
+def test_rows_say_where_an_image_lies(tmp_path, faces, decoded):
+    written(tmp_path, faces)
+    data = shards.augmented(tmp_path, "train", size=SIDE, crop=CROP, batch_size=4, seed=1)
+    for crops, _, rows in islice(data.as_numpy_iterator(), 6):
+        assert [image for image, *_ in places(crops, decoded)] == rows.tolist()
 
 
 def test_a_run_that_goes_on_draws_what_it_would_have_drawn(tmp_path, faces):
@@ -267,7 +274,7 @@ def test_the_seed_decides_everything(tmp_path, faces):
 def test_a_crop_of_the_whole_image_is_the_image_or_its_mirror(tmp_path, faces, decoded):
     written(tmp_path, faces)
     data = shards.augmented(tmp_path, "train", size=SIDE, crop=SIDE, batch_size=12, seed=1)
-    crops, _ = next(data.as_numpy_iterator())
+    crops, *_ = next(data.as_numpy_iterator())
     known = {image.tobytes() for image in decoded.astype(np.float32)}
     mirrored = {np.ascontiguousarray(image[:, ::-1]).tobytes() for image in decoded.astype(np.float32)}
     assert all(crop.tobytes() in known | mirrored for crop in crops)

@@ -75,7 +75,7 @@ def test_the_command_makes_one_complete_run_a_detector(written: Path, tmp_path: 
         for number in (
             "epochs",
             "learning_rate",
-            "dropout",
+            "shrinkage",
             "batch_size",
             "image_size",
             "image_crop",
