@@ -263,6 +263,11 @@ class Params(Section):
                 f"image.crop = {self.image.crop} is larger than image.size = {self.image.size}; "
                 f"make it {self.image.size} or less"
             )
+        if self.features.views > 2 and not (self.augment.blur or self.augment.jpeg):
+            raise ValueError(
+                f"features.views = {self.features.views}, but augment spoils no face, so views from the third on "
+                f"repeat the first two; make it 2, or set augment.blur or augment.jpeg"
+            )
         if self.data.source == "folder" and not self.data.folder.path:
             raise ValueError(
                 "data.source is folder, but data.folder.path is empty; name a folder or .zip with real/ and fake/"

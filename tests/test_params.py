@@ -41,6 +41,12 @@ def test_the_committed_file_is_sound_and_trains_four_detectors_on_the_sample() -
         ("image.size", "64", "image.size = '64': input should be a valid integer"),
         ("image.size", 64.5, "image.size = 64.5: input should be a valid integer"),
         ("image.size", 8, "image.size = 8: input should be greater than or equal to 32"),
+        (
+            "features.views",
+            3,
+            "features.views = 3, but augment spoils no face, so views from the third on repeat the first two; "
+            "make it 2, or set augment.blur or augment.jpeg",
+        ),
         ("image.crop", 65, "image.crop = 65 is larger than image.size = 64; make it 64 or less"),
         ("training.deterministic", "no", "training.deterministic = 'no': input should be a valid boolean"),
         ("data.source", "kagle", "data.source = 'kagle': input should be 'sample', 'folder' or 'kaggle'"),
