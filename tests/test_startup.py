@@ -1,5 +1,6 @@
-"""What each command loads before it knows what it is asked: libraries that take seconds come when they are needed."""
+"""How commands start: libraries that take seconds come when they are needed, and TensorFlow with its fast kernels."""
 
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -42,3 +43,16 @@ def test_a_command_starts_without_what_it_may_not_need(command: str) -> None:
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     assert f"stages.{command}" in loaded.split()
     assert not LOADED_LATER[command] & set(loaded.split())
+
+
+@pytest.mark.skipif(platform.machine() not in {"x86_64", "AMD64"}, reason="TensorFlow's builds for x86 have oneDNN")
+@pytest.mark.parametrize(("wish", "on"), [(None, True), ("0", False)])
+def test_tensorflow_computes_with_onednn_unless_the_environment_says_otherwise(
+    wish: str | None, on: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
+    if wish:
+        monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", wish)
+    code = "import stages.backend, tensorflow.python.util._pywrap_util_port as port; print(port.IsMklEnabled())"
+    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert said.strip() == str(on)
