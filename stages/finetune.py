@@ -13,6 +13,7 @@ is faster and fits on the disk (:mod:`stages.detectors.prefix`). Several GPUs sh
 
 import argparse
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import TypedDict
 
@@ -28,6 +29,7 @@ from stages.params import Model, Params, load
 
 SHARDS = Path("data/shards")
 MOMENTUM = 0.9  # of BatchNorm in training mode: fine-tuning is short, Keras' 0.99 would lag behind it
+OPTIMIZERS = {"adamw": keras.optimizers.AdamW, "sgd": partial(keras.optimizers.SGD, momentum=0.9, nesterov=True)}
 ESTIMATE_IMAGES = 4096  # training images that BatchNorm's statistics are averaged over at the end
 
 
@@ -97,7 +99,14 @@ def main() -> None:
         train, valid = crossfit.judged(train), crossfit.judged_by_all(valid)
         learner = crossfit.learner(judges)
         rate = training.warmed_cosine(fit.learning_rate, steps * fit.epochs, fit.warmup)
-        training.compile_model(learner, keras.optimizers.AdamW(rate, weight_decay=fit.weight_decay))
+        optimizer = OPTIMIZERS[fit.optimizer](
+            rate,
+            weight_decay=fit.weight_decay,
+            use_ema=fit.ema > 0,
+            ema_momentum=fit.ema,
+            ema_overwrite_frequency=steps,  # once an epoch, before validation
+        )
+        training.compile_model(learner, optimizer, fit.label_smoothing)
         crossfit.fit(heads, rows.read(Path(f"data/features/{model}"), "train"), params.features.views, shrinkage)
         crossfit.give(heads, head)  # epoch 0 is the baseline
         refit = crossfit.Refit(

@@ -170,8 +170,11 @@ class Finetune(Fit):
 
     unfreeze_from: Block
     views: Annotated[int, Field(ge=1, le=64)] | None
+    optimizer: Literal["adamw", "sgd"]
     warmup: Annotated[float, Field(ge=0, lt=1)]
     weight_decay: Annotated[float, Field(ge=0, le=1)]
+    ema: Annotated[float, Field(ge=0, lt=1)]
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     batch_norm: Literal["inference", "training"]
 
 

@@ -385,6 +385,42 @@ def test_the_head_is_the_discriminant_of_what_the_tuned_backbone_gives(misled, n
     np.testing.assert_allclose(kernel[:, 0] / np.linalg.norm(kernel), weights / np.linalg.norm(weights), atol=1e-3)
 
 
+def kernel(phase):
+    """The weights of the toy's layer that trains, as saved."""
+    return (
+        assembly.load(Path(f"data/models/{MODEL}-{phase}.keras"))
+        .get_layer("toy")
+        .get_layer("conv5_conv")
+        .get_weights()[0]
+    )
+
+
+def moved(small, **keys):
+    """How far one epoch took these weights."""
+    small(warmup=0.0, weight_decay=0.0, **{"epochs": 1, "learning_rate": 0.1} | keys)
+    assert read_json(f"data/models/{MODEL}-finetune.json")["best_epoch"] == 1
+    return kernel("finetune") - kernel("baseline")
+
+
+def test_adamw_takes_first_steps_of_one_length_and_sgd_does_not(misled):
+    for optimizer, alike in (("adamw", True), ("sgd", False)):
+        steps = np.abs(moved(misled, optimizer=optimizer, batch_size=12))
+        assert (np.median(steps[steps > 0]) == pytest.approx(0.1, rel=1e-2)) == alike
+
+
+def test_a_moving_average_is_what_the_weights_become_after_an_epoch(misled):
+    last, both, first = (moved(misled, ema=momentum) for momentum in (0.0, 0.5, 0.999999))  # an epoch has two steps
+    assert np.abs(last - first).max() > 1e-3
+    np.testing.assert_allclose(both, (first + last) / 2, atol=1e-5)
+
+
+def test_losses_are_those_of_smoothed_labels(small, noise):
+    small(epochs=1, learning_rate=1e-12, label_smoothing=0.2)
+    signs = np.array([1 if label else -1 for _, label, _ in faces("valid", noise)]) * logits("baseline", noise)
+    expected = np.mean(0.9 * np.log1p(np.exp(-signs)) + 0.1 * np.log1p(np.exp(signs)))
+    assert history()[0]["val_loss"] == pytest.approx(expected, rel=1e-4)
+
+
 def test_spoilt_crops_are_what_training_sees_and_validation_does_not(small):
     rows = []
     for share in (0.0, 1.0):

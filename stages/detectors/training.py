@@ -36,11 +36,14 @@ HISTORY = "history.csv"
 Row = dict[str, float | None]
 
 
-def compile_model(model: "keras.Model", optimizer: "keras.Optimizer") -> None:
-    """Compile a model that gives logits: binary cross-entropy, accuracy at P = 0.5, area under the ROC curve."""
+def compile_model(model: "keras.Model", optimizer: "keras.Optimizer", label_smoothing: float = 0.0) -> None:
+    """Compile a model that gives logits: binary cross-entropy, accuracy at P = 0.5, area under the ROC curve.
+
+    The loss takes labels of ``label_smoothing`` / 2 and 1 - ``label_smoothing`` / 2 for 0 and 1 (Szegedy et al. 2016).
+    """
     model.compile(
         optimizer=optimizer,
-        loss=keras.losses.BinaryCrossentropy(from_logits=True),
+        loss=keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=label_smoothing),
         metrics=[
             keras.metrics.BinaryAccuracy(threshold=0.0, name="accuracy"),
             keras.metrics.AUC(from_logits=True, num_thresholds=1000, name="auc"),
