@@ -1,7 +1,7 @@
 """The recipe's study: what makes a detector accurate, as DVC experiments that differ in parameters alone.
 
     python -m bench.study --list
-    python -m bench.study start inference -S data.source=folder -S data.folder.path=/path/to/faces
+    python -m bench.study tune tune-seed -S data.source=folder -S data.folder.path=/path/to/faces
     python -m bench.study --table
 
 Each variant is one ``dvc exp run`` of one detector, from the preset ``cpu`` on, in a temporary folder: your files stay
@@ -11,23 +11,27 @@ and external ones too. The table reads what the experiments left behind; a ``-S`
 """
 
 import argparse
+import csv
+import io
 import json
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import dvc.api
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
+from stages.params import Model, Phase
 from stages.preset import leaves, literal, preset_file
 
 KINDS = ("jpeg", "blur", "resize", "noise", "social")
 COLUMNS = (
-    "| variant | epochs (best) | AUC, valid | AUC, test | AP | accuracy | n | training, s |\n" + "|---|" + "---:|" * 7
+    "| variant | epochs (best) | AUC, valid, before → after | AUC, test | AP | accuracy | n | training, s |\n"
+    "|---|" + "---:|" * 7
 )
 
 
@@ -37,8 +41,8 @@ class Variant:
 
     changes: dict[str, Any]
     others: dict[str, Any] = field(default_factory=dict)
-    model: str = "densenet121"
-    phase: str = "finetune"
+    model: Model = "resnet50"
+    phase: Phase = "finetune"
     presets: tuple[str, ...] = ("cpu",)
 
     @property
@@ -54,48 +58,56 @@ class Variant:
             yield f"{key}={literal(value)}"
 
 
-START = {"unfreeze_from": "all", "epochs": 4, "batch_size": 32, "learning_rate": 0.0003, "batch_norm": "training"}
-LONG = START | {"epochs": 12}
-INFERENCE = {"learning_rate": 0.0001, "batch_norm": "inference"}
 AS_THEY_ARE = {"features.magnify": 1, "image.crop": 128}  # a quarter of the work on faces that are magnified
-SEED = AS_THEY_ARE | {"training.seed": 21}
 BLOCKS = AS_THEY_ARE | {"features.spread": False, "features.views": 1}
+TUNE = AS_THEY_ARE | {"features.views": 1}  # heads are made anew after each epoch, of one view in half the time
+ONCE = {"epochs": 1}
+MODELS: tuple[Model, ...] = get_args(Model)
+PHASES: tuple[Phase, ...] = get_args(Phase)
+SIZES = (100, 200, 400, 800)
 ROBUST = ("cpu", "robust")
 
 VARIANTS: dict[str, Variant] = {
-    # four epochs
-    "start": Variant(START, AS_THEY_ARE),
-    "start-seed": Variant(START, SEED),
-    "rate-1e-4": Variant(START | {"learning_rate": 0.0001}, AS_THEY_ARE),
-    "rate-1e-3": Variant(START | {"learning_rate": 0.001}, AS_THEY_ARE),
-    "inference": Variant(START | INFERENCE, AS_THEY_ARE),
-    "inference-1e-5": Variant(START | INFERENCE | {"learning_rate": 0.00001}, AS_THEY_ARE),
-    "inference-2e-5": Variant(START | INFERENCE | {"learning_rate": 0.00002}, AS_THEY_ARE),
-    "inference-3e-5": Variant(START | INFERENCE | {"learning_rate": 0.00003}, AS_THEY_ARE),
-    "inference-4e-4": Variant(START | INFERENCE | {"learning_rate": 0.0004}, AS_THEY_ARE),
-    "batch-16": Variant(START | {"batch_size": 16}, AS_THEY_ARE),
-    "from-conv3": Variant(START | {"unfreeze_from": "conv3"}, AS_THEY_ARE),
-    "from-conv5": Variant(START | {"unfreeze_from": "conv5"}, AS_THEY_ARE),
-    "crop-64": Variant(START | {"epochs": 16}, AS_THEY_ARE | {"image.crop": 64}),  # as many pixels
-    "crop-256": Variant(START | {"epochs": 1}, AS_THEY_ARE | {"image.crop": 256}),  # as many pixels
-    "resnet50": Variant(START, AS_THEY_ARE, "resnet50"),
-    # twelve epochs
-    "long": Variant(LONG, AS_THEY_ARE),
-    "long-seed": Variant(LONG, SEED),
-    "long-rate-1e-3": Variant(LONG | {"learning_rate": 0.001}, AS_THEY_ARE),
-    "long-inference": Variant(LONG | INFERENCE, AS_THEY_ARE),
-    "long-resnet50": Variant(LONG, AS_THEY_ARE, "resnet50"),
-    "long-resnet50-inference": Variant(LONG | INFERENCE, AS_THEY_ARE, "resnet50"),
-    "long-robust": Variant(LONG, AS_THEY_ARE, presets=ROBUST),
+    # fine-tuning: one epoch of the preset's, and what differs from it
+    "tune": Variant(ONCE, TUNE),
+    "tune-seed": Variant(ONCE, TUNE | {"training.seed": 21}),
+    "tune-densenet121": Variant(ONCE, TUNE, "densenet121"),
+    "tune-two-epochs": Variant(ONCE | {"epochs": 2}, TUNE),
+    "tune-rate-1e-5": Variant(ONCE | {"learning_rate": 0.00001}, TUNE),
+    "tune-rate-2e-5": Variant(ONCE | {"learning_rate": 0.00002}, TUNE),
+    "tune-rate-1e-4": Variant(ONCE | {"learning_rate": 0.0001}, TUNE),
+    "tune-rate-3e-4": Variant(ONCE | {"learning_rate": 0.0003}, TUNE),
+    "tune-no-warmup": Variant(ONCE | {"warmup": 0.0}, TUNE),
+    "tune-batch-16": Variant(ONCE | {"batch_size": 16}, TUNE),
+    "tune-sgd": Variant(ONCE | {"optimizer": "sgd", "learning_rate": 0.01}, TUNE),
+    "tune-ema": Variant(ONCE | {"ema": 0.9}, TUNE),
+    "tune-smoothing": Variant(ONCE | {"label_smoothing": 0.1}, TUNE),
+    "tune-batch-norm": Variant(ONCE | {"batch_norm": "training"}, TUNE),
+    "tune-from-conv3": Variant(ONCE | {"unfreeze_from": "conv3"}, TUNE),
+    "tune-from-conv4": Variant(ONCE | {"unfreeze_from": "conv4"}, TUNE),
+    "tune-from-conv5": Variant(ONCE | {"unfreeze_from": "conv5"}, TUNE),
+    "tune-crop-64": Variant(ONCE | {"epochs": 4}, TUNE | {"image.crop": 64}),  # as many pixels
+    "tune-whole": Variant(ONCE, TUNE | {"image.crop": 256}),  # four times as many pixels
+    "tune-resized": Variant(ONCE, TUNE | {"image.size": 128}),  # whole faces, as many pixels
+    "tune-spoilt": Variant(
+        ONCE, TUNE | {"augment.blur": 0.5, "augment.jpeg": 0.5}
+    ),  # crops alone, not the heads' views
+    # the learning curve of both phases
+    **{
+        f"curve-{model}-{phase}-{size}": Variant({}, TUNE | {"split.train_per_class": size // 2}, model, phase)
+        for model in MODELS
+        for phase in PHASES
+        for size in SIZES
+    },
     # the baselines: what the head sees
     **{
         f"baseline-{model}-{block}": Variant({}, BLOCKS | {"features.from_block": block}, model, "baseline")
-        for model in ("densenet121", "resnet50")
+        for model in MODELS
         for block in ("conv5", "conv4", "conv3", "conv2")
     },
     **{
         f"baseline-{model}-{name}": Variant({}, {"features.views": 1} | others, model, "baseline")
-        for model in ("densenet121", "resnet50")
+        for model in MODELS
         for name, others in (
             ("spread", AS_THEY_ARE),
             ("magnified", {"features.spread": False}),
@@ -107,13 +119,14 @@ VARIANTS: dict[str, Variant] = {
         f"baseline-{model}-shrinkage-{percent}": Variant(
             {"shrinkage": percent / 100}, AS_THEY_ARE | {"features.views": 1}, model, "baseline"
         )
-        for model in ("densenet121", "resnet50")
+        for model in MODELS
         for percent in (10, 50, 100)
     },
-    # the baselines: trained on faces as they are, or on spoilt ones too
+    # trained on faces as they are, or on spoilt ones too
     **{
-        f"{name}-{model}": Variant({}, AS_THEY_ARE, model, "baseline", presets)
-        for model in ("densenet121", "resnet50")
+        f"{name}-{model}-{phase}": Variant({}, AS_THEY_ARE, model, phase, presets)
+        for model in MODELS
+        for phase in PHASES
         for name, presets in (("clean", ("cpu",)), ("robust", ROBUST))
     },
 }
@@ -167,15 +180,20 @@ def command(name: str, extra: Iterable[str] = (), *, spoilt: bool = False) -> li
 
 
 def table(names: Iterable[str]) -> Iterator[str]:
-    """The lines of a Markdown table, in the order of the names; intervals are those of ``evaluate.confidence``."""
+    """The lines of a Markdown table, in the order of the names; intervals are those of ``evaluate.confidence``.
+
+    "Before" is epoch 0, "after" the best of the others, even where epoch 0 was better and is what the test is of.
+    """
     yield COLUMNS
     for name in names:
         revision, detector = experiment(name), VARIANTS[name].detector
         got = dvc.api.metrics_show(f"metrics/detectors/{detector}.json", rev=revision)
         made = json.loads(dvc.api.read(f"data/models/{detector}.json", rev=revision))
+        history = io.StringIO(dvc.api.read(f"plots/{detector}/history.csv", rev=revision))
+        before, *after = (float(row["val_auc"]) for row in csv.DictReader(history))
         figures = (
             f"{made['epochs']} ({made['best_epoch']})",
-            f"{got['valid_roc_auc']:.3f}",
+            f"{before:.3f} → {max(after):.3f}",
             f"{got['roc_auc']:.3f} ({got['roc_auc_low']:.3f}–{got['roc_auc_high']:.3f})",
             f"{got['average_precision']:.3f}",
             f"{got['accuracy']:.3f} ({got['accuracy_low']:.3f}–{got['accuracy_high']:.3f})",

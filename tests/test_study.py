@@ -30,13 +30,13 @@ def test_a_variant_is_one_experiment_with_possible_parameters(name, tmp_path, mo
     loaded = params.load(tmp_path / "params.yaml")
     found = getattr(loaded.detectors[variant.model], variant.phase).model_dump()
     assert found | variant.changes == found
-    assert loaded.image.size == 256
+    assert loaded.image.size == (128 if name == "tune-resized" else 256)
     assert not any(loaded.stress.conditions().values())
 
 
 def test_spoilt_faces_are_scored_on_request_and_what_is_added_comes_last(monkeypatch):
     monkeypatch.chdir(ROOT)
-    found = settings(study.command("start", ["training.seed=3"], spoilt=True))
+    found = settings(study.command("tune", ["training.seed=3"], spoilt=True))
     assert not [setting for setting in found if setting.endswith("=[]")]
     assert found[-1] == "training.seed=3"
 
@@ -47,7 +47,6 @@ def test_the_names_of_variants_are_names_of_experiments():
 
 def test_the_table_is_of_what_the_experiments_left_behind(monkeypatch):
     figures = {
-        "valid_roc_auc": 0.95,
         "roc_auc": 0.9,
         "roc_auc_low": 0.85,
         "roc_auc_high": 0.94,
@@ -65,12 +64,14 @@ def test_the_table_is_of_what_the_experiments_left_behind(monkeypatch):
         return figures
 
     monkeypatch.setattr(study.dvc.api, "metrics_show", metrics_show)
-    monkeypatch.setattr(study.dvc.api, "read", lambda path, rev: json.dumps(made))
-    lines = list(study.table(["start", "resnet50"]))
-    assert asked[1] == ("metrics/detectors/resnet50-finetune.json", "study-resnet50")
+    left = {".json": json.dumps(made), ".csv": "epoch,val_auc\n0,0.94\n1,0.91\n2,0.95\n3,0.93\n"}
+    monkeypatch.setattr(study.dvc.api, "read", lambda path, rev: left[Path(path).suffix])
+    lines = list(study.table(["clean-densenet121-baseline", "tune"]))
+    assert asked[1] == ("metrics/detectors/resnet50-finetune.json", "study-tune")
     head, *rows = [line.split(" | ") for line in "\n".join(lines).splitlines() if "---" not in line]
     assert {len(row) for row in rows} == {len(head)}
-    assert lines[1] == "| start | 4 (3) | 0.950 | 0.900 (0.850–0.940) | 0.910 | 0.800 (0.750–0.840) | 360 | 61 |"
+    assert lines[1].startswith("| clean-densenet121-baseline | 4 (3) | 0.940 → 0.950 | 0.900 (0.850–0.940) | 0.910 |")
+    assert lines[1].endswith(" | 0.800 (0.750–0.840) | 360 | 61 |")
 
 
 def test_an_unknown_variant_is_refused_before_anything_runs(monkeypatch, capsys):
