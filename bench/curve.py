@@ -1,28 +1,33 @@
-"""The learning curve of the baselines: what more training faces bring, and what many more would.
+"""The learning curve: what more training faces bring, and what many more would.
 
     python -m bench.curve
+    python -m bench.curve --phases
 
 Run it where the features are (``dvc repro baseline``). For each size it draws that many training faces several times,
 trains a head on them as the stage ``baseline`` does, and takes its AUC on the test faces. Through all of a backbone's
 draws goes a power law, error = a · n^b with error = 1 − AUC, fitted as a line in logarithms by least squares (Hestness
 et al. 2017, arXiv:1712.00409); its interval is the line's, so it holds for other training faces, on these test faces.
 What it says beyond the last size is extrapolation, and is called so. Written to docs/learning_curve.csv, a plot of
-``dvc plots show``.
+``dvc plots show``. With ``--phases`` nothing is trained: one draw a size, of baselines and fine-tuned detectors, comes
+from the experiments ``curve-…`` of ``python -m bench.study``, and goes to docs/learning_curve_phases.csv.
 """
 
 import argparse
 import contextlib
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import dvc.api
 import numpy as np
 import pandas as pd
 import statsmodels.api
 from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
+from bench import study
 from stages import baseline, features
 from stages.detectors import extraction, rows
 from stages.detectors.device import prepare
@@ -30,17 +35,60 @@ from stages.errors import UserError, run
 from stages.files import publish, read_json
 from stages.params import Model, Params, load
 
-TABLE = Path("docs/learning_curve.csv")
-SIZES = (100, 200, 400, 800, 1600)  # training faces; one size more than there are means all of them
+TABLE, PHASES_TABLE = Path("docs/learning_curve.csv"), Path("docs/learning_curve_phases.csv")
 DRAWS = 5
+MIN_SIZES = 3  # a line through two has no interval
 FAR = 100_000  # the training faces of the full corpus
 STEPS = 31  # places at which the fitted line is written down
 
 
 def main() -> None:
     """Measure, fit, write the table."""
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--phases", action="store_true", help="both phases, from the study's experiments")
+    phases = parser.parse_args().phases
     params = load()
+    errors = of_experiments() if phases else of_baselines(params)
+    tables = []
+    for detector, pairs in errors:
+        measured = pd.DataFrame(pairs, columns=["images", "error"])
+        line = power_law(measured, params.evaluate.confidence)
+        tables.append(pd.concat([measured.assign(kind="measured"), line]).assign(detector=detector))
+        far = line.iloc[-1]
+        print(
+            f"{detector}: 1 - AUC falls as n^{exponent(measured):.2f}; extrapolated to {FAR:,} training faces it "
+            f"is {far['error']:.4f} ({far['low']:.4f} to {far['high']:.4f})"
+        )
+    table = pd.concat(tables)[["detector", "kind", "images", "error", "low", "high"]]
+    with publish(PHASES_TABLE if phases else TABLE) as part:
+        table.to_csv(part, index=False, float_format="%.6g")
+
+
+def of_experiments() -> Iterator[tuple[str, list[tuple[int, float]]]]:
+    """Each detector with the size and the error of each of its experiments in the study."""
+    done = study.experiments()
+    found = {}
+    for detector in (f"{model}-{phase}" for model in study.MODELS for phase in study.PHASES):
+        names = [study.experiment(study.curve(detector, size)) for size in study.SIZES]
+        if len(revisions := [name for name in names if name in done]) >= MIN_SIZES:
+            found[detector] = revisions
+    if not found:
+        raise UserError(
+            f"no detector has {MIN_SIZES} sizes or more; run its variants curve-… of `python -m bench.study --list`"
+        )
+    for detector, revisions in found.items():
+        yield detector, [of_experiment(detector, revision) for revision in revisions]
+
+
+def of_experiment(detector: str, revision: str) -> tuple[int, float]:
+    """The number of training faces and the error of one experiment."""
+    made = json.loads(dvc.api.read(f"data/models/{detector}.json", rev=revision))
+    got = dvc.api.metrics_show(f"metrics/detectors/{detector}.json", rev=revision)
+    return int(made["train_images"]), 1 - float(got["roc_auc"])
+
+
+def of_baselines(params: Params) -> Iterator[tuple[str, list[tuple[int, float]]]]:
+    """Each baseline with the size and the error of each draw."""
     for model in params.models:
         if not (folder := Path(f"data/features/{model}")).exists():
             raise UserError(f"there is no {folder}; make it with `dvc repro baseline`")
@@ -48,19 +96,8 @@ def main() -> None:
         if made["seen"] != params.features.seen or made["views"]["train"] != params.features.views:
             raise UserError(f"{folder} was made with other `features` than params.yaml has; run `dvc repro baseline`")
     prepare("float32", params.training.seed)
-    tables = []
     for model in params.models:
-        measured = pd.DataFrame(measure(model, params), columns=["images", "error"])
-        line = power_law(measured, params.evaluate.confidence)
-        tables.append(pd.concat([measured.assign(kind="measured"), line]).assign(detector=f"{model}-baseline"))
-        far = line.iloc[-1]
-        print(
-            f"{model}-baseline: 1 - AUC falls as n^{exponent(measured):.2f}; extrapolated to {FAR:,} training faces it "
-            f"is {far['error']:.4f} ({far['low']:.4f} to {far['high']:.4f})"
-        )
-    table = pd.concat(tables)[["detector", "kind", "images", "error", "low", "high"]]
-    with publish(TABLE) as part:
-        table.to_csv(part, index=False, float_format="%.6g")
+        yield f"{model}-baseline", list(measure(model, params))
 
 
 def measure(model: Model, params: Params) -> Iterator[tuple[int, float]]:
@@ -91,7 +128,7 @@ def drawn(labels: np.ndarray, seed: int) -> Iterator[np.ndarray]:
     generator = np.random.default_rng(seed)
     classes = [np.flatnonzero(labels == label) for label in (0, 1)]
     most = 2 * min(map(len, classes))
-    sizes = sorted({min(size, most) for size in SIZES})
+    sizes = sorted({min(size, most) for size in study.SIZES})
     for size in sizes:
         for _ in range(DRAWS if size < most else 1):
             yield np.concatenate([generator.choice(rows, size // 2, replace=False) for rows in classes])

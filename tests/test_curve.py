@@ -28,6 +28,36 @@ def test_features_of_other_parameters_are_refused(tmp_path, monkeypatch, write_p
         curve.main()
 
 
+def test_without_experiments_it_says_what_to_run(tmp_path, monkeypatch, write_params, command):
+    monkeypatch.chdir(tmp_path)
+    write_params()
+    monkeypatch.setattr(curve.study, "experiments", lambda: {"study-curve-resnet50-baseline-100", "study-tune"})
+    with pytest.raises(UserError, match=r"no detector has 3 sizes or more; run its variants curve-…"):
+        command(curve.main, "--phases")
+
+
+def test_the_curve_of_both_phases_is_of_the_studys_experiments(tmp_path, monkeypatch, write_params, command, capsys):
+    """Errors of 2 / sqrt(n); the largest draw took all faces that there were."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs").mkdir()
+    write_params()
+    faces = {
+        curve.study.experiment(curve.study.curve(detector, size)): min(size, 1260)
+        for detector in ("resnet50-baseline", "resnet50-finetune")
+        for size in curve.study.SIZES
+    }
+    monkeypatch.setattr(curve.study, "experiments", lambda: set(faces))
+    monkeypatch.setattr(curve.dvc.api, "read", lambda path, rev: f'{{"train_images": {faces[rev]}}}')
+    monkeypatch.setattr(curve.dvc.api, "metrics_show", lambda path, rev: {"roc_auc": 1 - 2 / np.sqrt(faces[rev])})
+    command(curve.main, "--phases")
+    table = pd.read_csv(curve.PHASES_TABLE)
+    assert list(table["detector"].unique()) == ["resnet50-baseline", "resnet50-finetune"]
+    measured = table[table["kind"] == "measured"]
+    assert list(measured["images"]) == 2 * [100, 200, 400, 800, 1260]
+    np.testing.assert_allclose(table["error"], 2 / np.sqrt(table["images"]), rtol=1e-3)
+    assert "resnet50-finetune: 1 - AUC falls as n^-0.50; extrapolated to 100,000" in capsys.readouterr().out
+
+
 @pytest.fixture
 def exact():
     """Errors that follow 2 / sqrt(n), twice a size."""
