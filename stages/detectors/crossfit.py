@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from stages.backend import keras, tf
 from stages.detectors import extraction, rows
-from stages.detectors.discriminant import CHUNK, Standard, calibrated, discriminant, scores_of, standard_of
+from stages.detectors.discriminant import CHUNK, Standard, calibrated, discriminant, moments, scores_of, standard_of
 from stages.errors import UserError
 from stages.params import Params
 
@@ -54,16 +54,25 @@ def fitted(train: rows.Rows, views: int, shrinkage: float, standard: Standard) -
     """The kernel (width, FOLDS + 1) and bias (FOLDS + 1,) of the heads of training rows, ``views`` of each face.
 
     One scale and one bias make logits of all, Platt's, from what the heads of the folds say of the faces of their own.
+    Of many rows each is read twice: for the sums of all, and for those of its fold, which are taken from them.
     """
     features, labels = train
     numbers = np.arange(len(labels))
     fold = numbers % (len(labels) // views) % FOLDS
     scores = np.zeros(len(labels))
     kernel: NDArray[np.float64] = np.zeros((features.shape[1], FOLDS + 1))
+    many = len(numbers) - np.bincount(fold).max() >= features.shape[1]
+    whole = moments(features, labels, numbers, standard) if many else None
     for number in range(FOLDS):
-        kernel[:, number] = discriminant(features, labels, numbers[fold != number], shrinkage, standard)
-        scores[fold == number] = scores_of(features, numbers[fold == number], kernel[:, number], standard)
-    kernel[:, ALL] = discriminant(features, labels, numbers, shrinkage, standard)
+        own = numbers[fold == number]
+        if whole:
+            kernel[:, number] = (whole - moments(features, labels, own, standard)).discriminant(shrinkage)
+        else:
+            kernel[:, number] = discriminant(features, labels, numbers[fold != number], shrinkage, standard)
+        scores[own] = scores_of(features, own, kernel[:, number], standard)
+    kernel[:, ALL] = (
+        whole.discriminant(shrinkage) if whole else discriminant(features, labels, numbers, shrinkage, standard)
+    )
     scale, bias = calibrated(scores, labels)
     return kernel * scale, np.full(FOLDS + 1, bias)
 

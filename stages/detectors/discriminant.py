@@ -6,6 +6,7 @@ towards a multiple of the identity (Friedman 1989, "Regularized discriminant ana
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,27 +51,52 @@ def discriminant(
     """The weights (width,) of the linear discriminant of the features of some rows, as ``standard`` gives them.
 
     ``shrinkage`` in (0, 1] is the share of the identity, times the average variance, in the covariance within classes.
-    Many rows are read in chunks; fewer than there are features are held, for their products with each other say the
-    same as those of the features (Woodbury's identity), and are fewer.
+    Of fewer rows than there are features, their products with each other say the same as those of the features
+    (Woodbury's identity), and are fewer.
     """
     if len(rows) < features.shape[1]:
         return _of_few(standard(features[rows]).astype(np.float64), labels[rows], shrinkage)
+    return moments(features, labels, rows, standard).discriminant(shrinkage)
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """What the discriminant of many rows is made of: sums of rows, so that of all less some is that of the others.
+
+    ``counts`` (2,) and ``sums`` (2, width) of each class, ``products`` (width, width) of features with each other.
+    """
+
+    counts: NDArray[np.float64]
+    sums: NDArray[np.float64]
+    products: NDArray[np.float64]
+
+    def __sub__(self, other: "Moments") -> "Moments":
+        return Moments(self.counts - other.counts, self.sums - other.sums, self.products - other.products)
+
+    def discriminant(self, shrinkage: float) -> NDArray[np.float64]:
+        """The weights (width,), as of :func:`discriminant`."""
+        width = len(self.products)
+        means = self.sums / self.counts[:, np.newaxis]
+        covariance = (self.products - (means.T * self.counts) @ means) / self.counts.sum()
+        variance = max(np.trace(covariance) / width, TINY)
+        covariance *= 1 - shrinkage
+        covariance[np.diag_indices(width)] += shrinkage * variance
+        weights: NDArray[np.float64] = solve(covariance, means[1] - means[0], assume_a="pos", overwrite_a=True)
+        return weights
+
+
+def moments(features: np.ndarray, labels: np.ndarray, rows: NDArray[np.intp], standard: Standard) -> Moments:
+    """The moments of the features of some rows, as ``standard`` gives them, read in chunks."""
     width = features.shape[1]
-    counts, sums, products = np.zeros(2), np.zeros((2, width)), np.zeros((width, width))
+    found = Moments(np.zeros(2), np.zeros((2, width)), np.zeros((width, width)))
     for at in range(0, len(rows), CHUNK):
         chunk = rows[at : at + CHUNK]
         standardised, classes = standard(features[chunk]), labels[chunk]
-        products += standardised.T @ standardised
+        found.products[:] += standardised.T @ standardised
         for label in (0, 1):
-            counts[label] += (classes == label).sum()
-            sums[label] += standardised[classes == label].sum(axis=0, dtype=np.float64)
-    means = sums / counts[:, np.newaxis]
-    covariance = (products - (means.T * counts) @ means) / counts.sum()
-    variance = max(np.trace(covariance) / width, TINY)
-    covariance *= 1 - shrinkage
-    covariance[np.diag_indices(width)] += shrinkage * variance
-    weights: NDArray[np.float64] = solve(covariance, means[1] - means[0], assume_a="pos", overwrite_a=True)
-    return weights
+            found.counts[label] += (classes == label).sum()
+            found.sums[label] += standardised[classes == label].sum(axis=0, dtype=np.float64)
+    return found
 
 
 def _of_few(standardised: NDArray[np.float64], labels: np.ndarray, shrinkage: float) -> NDArray[np.float64]:

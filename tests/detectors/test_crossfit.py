@@ -77,6 +77,17 @@ def test_a_face_is_judged_by_a_head_of_the_other_folds_whatever_the_view(fitted,
         assert np.corrcoef(standard(pixels[own]) @ weights, logits[own])[0, 1] == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.parametrize("width", [WIDTH, 70, 60, 10])  # of 80 rows, 64 outside of a fold
+def test_each_head_is_the_discriminant_of_the_rows_that_it_may_see(train, width):
+    features, labels = train[0][:, :width], train[1]
+    kernel, _ = crossfit.fitted((features, labels), VIEWS, 0.3, lambda rows: rows)
+    fold = np.tile(FOLD, VIEWS)
+    for number in range(crossfit.FOLDS + 1):
+        weights = discriminant(features, labels, np.flatnonzero(fold != number), 0.3, lambda rows: rows)
+        unit = kernel[:, number] / np.linalg.norm(kernel[:, number])
+        np.testing.assert_allclose(unit, weights / np.linalg.norm(weights), atol=1e-5)
+
+
 def test_labels_that_tell_nothing_are_known_by_heart_by_the_head_of_all_alone(head, train):
     features, _ = train
     labels = np.tile(np.random.default_rng(6).integers(2, size=IMAGES), VIEWS).astype(np.int8)
