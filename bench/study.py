@@ -25,6 +25,7 @@ import dvc.api
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
+from stages.errors import UserError, run
 from stages.params import Model, Phase
 from stages.preset import leaves, literal, preset_file
 
@@ -84,7 +85,7 @@ VARIANTS: dict[str, Variant] = {
     "tune-rate-3e-4": Variant(ONCE | {"learning_rate": 0.0003}, TUNE),
     "tune-no-warmup": Variant(ONCE | {"warmup": 0.0}, TUNE),
     "tune-batch-16": Variant(ONCE | {"batch_size": 16}, TUNE),
-    "tune-sgd": Variant(ONCE | {"optimizer": "sgd", "learning_rate": 0.01}, TUNE),
+    "tune-sgd": Variant(ONCE | {"optimizer": "sgd", "learning_rate": 0.0001}, TUNE),
     "tune-ema": Variant(ONCE | {"ema": 0.9}, TUNE),
     "tune-smoothing": Variant(ONCE | {"label_smoothing": 0.1}, TUNE),
     "tune-batch-norm": Variant(ONCE | {"batch_norm": "training"}, TUNE),
@@ -153,9 +154,11 @@ def main() -> None:
         return
     for name in arguments.variants:
         if experiment(name) not in experiments():
-            subprocess.run(command(name, arguments.extra, spoilt=arguments.spoilt), check=True)
-    done = experiments()
-    names = [name for name in VARIANTS if experiment(name) in done and name in (arguments.variants or VARIANTS)]
+            done = subprocess.run(command(name, arguments.extra, spoilt=arguments.spoilt), check=False)
+            if done.returncode:
+                raise UserError(f"the variant {name} failed, and left nothing behind; what its stage said is above")
+    found = experiments()
+    names = [name for name in VARIANTS if experiment(name) in found and name in (arguments.variants or VARIANTS)]
     print("\n".join(table(names)))
 
 
@@ -208,4 +211,4 @@ def table(names: Iterable[str]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -4,12 +4,14 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from dvc.utils.hydra import apply_overrides
 
 from bench import study
 from stages import params
+from stages.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 
@@ -80,3 +82,14 @@ def test_an_unknown_variant_is_refused_before_anything_runs(monkeypatch, capsys)
     with pytest.raises(SystemExit):
         study.main()
     assert "there is no variant 'nothing'" in capsys.readouterr().err
+
+
+def test_a_variant_that_fails_ends_the_study_in_one_sentence(monkeypatch):
+    monkeypatch.setattr(study.sys, "argv", ["study", "tune", "tune-seed"])
+    monkeypatch.setattr(study, "experiments", lambda: {"study-tune"})
+    ran = []
+    failed = SimpleNamespace(returncode=1)
+    monkeypatch.setattr(study.subprocess, "run", lambda command, check: ran.append(command) or failed)
+    with pytest.raises(UserError, match="the variant tune-seed failed, and left nothing behind"):
+        study.main()
+    assert len(ran) == 1
