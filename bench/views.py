@@ -1,8 +1,9 @@
 """What the mean of two views would bring at scoring time: the face as it is, and mirrored. It doubles the work.
 
     python -m bench.views
+    python -m bench.views resnet50-finetune
 
-Run it where detectors are (``dvc repro finetune``). Each scores the test faces both ways, and the table has the AUC of
+Run it where detectors are (``dvc repro finetune``). Each, or each that is named, scores the test faces both ways, and the table has the AUC of
 the face as it is, of the mean of both logits, and the lead of the mean with its interval, paired.
 """
 
@@ -29,9 +30,15 @@ COLUMNS = "| detector | AUC, as they are | AUC, mean of both views | lead of the
 
 def main() -> None:
     """Score, compare, print the table."""
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("detectors", nargs="*", metavar="DETECTOR", help="as its file in data/models is named")
+    named = parser.parse_args().detectors
     params = load()
-    if not (files := sorted(Path("data/models").glob("*.keras"))):
+    files = sorted(Path("data/models").glob("*.keras"))
+    if missing := set(named) - {file.stem for file in files}:
+        raise UserError(f"there is no data/models/{min(missing)}.keras; make it with `dvc repro finetune`")
+    files = [file for file in files if not named or file.stem in named]
+    if not files:
         raise UserError("there is no detector in data/models; make them with `dvc repro finetune`")
     prepare("float32", params.training.seed)
     labels = shards.labels(extraction.SHARDS, "test")

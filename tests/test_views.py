@@ -19,6 +19,8 @@ def test_without_detectors_it_says_how_to_make_them(tmp_path, monkeypatch, write
     write_params()
     with pytest.raises(UserError, match=r"no detector in data/models; make them with `dvc repro finetune`"):
         command(views.main)
+    with pytest.raises(UserError, match=r"no data/models/resnet50\.keras; make it with `dvc repro finetune`"):
+        command(views.main, "resnet50")
 
 
 @pytest.fixture
@@ -40,7 +42,8 @@ def test_the_mean_of_both_views_is_compared_with_the_face_as_it_is(
     monkeypatch.delenv("DVC_ROOT", raising=False)
     write_params({"image.size": SIDE, "image.crop": SIDE, "features.batch_size": 3})
     Path("data/models").mkdir(parents=True)
-    Path("data/models/left-half.keras").touch()
+    for name in ("another", "left-half"):
+        Path(f"data/models/{name}.keras").touch()
     monkeypatch.setattr(views.assembly, "load", lambda file: left_half)
     monkeypatch.setattr(views.assembly, "with_logits", lambda network: network)
     records = []
@@ -55,7 +58,7 @@ def test_the_mean_of_both_views_is_compared_with_the_face_as_it_is(
     found = views.logits(Path("data/models/left-half.keras"), load())
     np.testing.assert_allclose(found, (np.array([[100, 140, 120, 130], [100, 90, 200, 160]]) - 128) / 16, atol=1e-4)
 
-    command(views.main)
+    command(views.main, "left-half")
     _, _, row = capsys.readouterr().out.strip().splitlines()[-3:]
     assert row.startswith("| left-half | 0.500 (0.000–1.000) | 1.000 (1.000–1.000) | +0.500 (")
     assert row.endswith(") | 4 |")
