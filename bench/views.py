@@ -3,8 +3,9 @@
     python -m bench.views
     python -m bench.views resnet50-finetune
 
-Run it where detectors are (``dvc repro finetune``). Each, or each that is named, scores the test faces both ways, and the table has the AUC of
-the face as it is, of the mean of both logits, and the lead of the mean with its interval, paired.
+Run it where detectors are (``dvc repro finetune``). Each, or each that is named, scores the test faces both ways, and
+the table has the AUC of the face as it is, of the mean of both logits, and the lead of the mean with its interval,
+paired.
 """
 
 import argparse
