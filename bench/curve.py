@@ -14,13 +14,11 @@ from the experiments ``curve-…`` of ``python -m bench.study``, and goes to doc
 
 import argparse
 import contextlib
-import json
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import dvc.api
 import numpy as np
 import pandas as pd
 import statsmodels.api
@@ -69,22 +67,15 @@ def of_experiments() -> Iterator[tuple[str, list[tuple[int, float]]]]:
     done = study.experiments()
     found = {}
     for detector in (f"{model}-{phase}" for model in study.MODELS for phase in study.PHASES):
-        names = [study.experiment(study.curve(detector, size)) for size in study.SIZES]
-        if len(revisions := [name for name in names if name in done]) >= MIN_SIZES:
-            found[detector] = revisions
+        names = [study.curve(detector, size) for size in study.SIZES]
+        if len(ran := [name for name in names if study.experiment(name) in done]) >= MIN_SIZES:
+            found[detector] = ran
     if not found:
         raise UserError(
             f"no detector has {MIN_SIZES} sizes or more; run its variants curve-… of `python -m bench.study --list`"
         )
-    for detector, revisions in found.items():
-        yield detector, [of_experiment(detector, revision) for revision in revisions]
-
-
-def of_experiment(detector: str, revision: str) -> tuple[int, float]:
-    """The number of training faces and the error of one experiment."""
-    made = json.loads(dvc.api.read(f"data/models/{detector}.json", rev=revision))
-    got = dvc.api.metrics_show(f"metrics/detectors/{detector}.json", rev=revision)
-    return int(made["train_images"]), 1 - float(got["roc_auc"])
+    for detector, ran in found.items():
+        yield detector, [(made["train_images"], 1 - got["roc_auc"]) for got, made in map(study.results, ran)]
 
 
 def of_baselines(params: Params) -> Iterator[tuple[str, list[tuple[int, float]]]]:

@@ -60,8 +60,8 @@ class Variant:
 
 
 AS_THEY_ARE = {"features.magnify": 1, "image.crop": 128}  # a quarter of the work on faces that are magnified
-BLOCKS = AS_THEY_ARE | {"features.spread": False, "features.views": 1}
 TUNE = AS_THEY_ARE | {"features.views": 1}  # heads are made anew after each epoch, of one view in half the time
+BLOCKS = TUNE | {"features.spread": False}
 ONCE = {"epochs": 1}
 MODELS: tuple[Model, ...] = get_args(Model)
 PHASES: tuple[Phase, ...] = get_args(Phase)
@@ -92,7 +92,7 @@ VARIANTS: dict[str, Variant] = {
     "tune-from-conv3": Variant(ONCE | {"unfreeze_from": "conv3"}, TUNE),
     "tune-from-conv4": Variant(ONCE | {"unfreeze_from": "conv4"}, TUNE),
     "tune-from-conv5": Variant(ONCE | {"unfreeze_from": "conv5"}, TUNE),
-    "tune-crop-64": Variant(ONCE | {"epochs": 4}, TUNE | {"image.crop": 64}),  # as many pixels
+    "tune-crop-64": Variant({"epochs": 4}, TUNE | {"image.crop": 64}),  # as many pixels
     "tune-whole": Variant(ONCE, TUNE | {"image.crop": 256}),  # four times as many pixels
     "tune-resized": Variant(ONCE, TUNE | {"image.size": 128}),  # whole faces, as many pixels
     "tune-spoilt": Variant(
@@ -121,9 +121,7 @@ VARIANTS: dict[str, Variant] = {
     },
     # the baselines: where the head starts; with a shrinkage of 1 it knows nothing of how features vary together
     **{
-        f"baseline-{model}-shrinkage-{percent}": Variant(
-            {"shrinkage": percent / 100}, AS_THEY_ARE | {"features.views": 1}, model, "baseline"
-        )
+        f"baseline-{model}-shrinkage-{percent}": Variant({"shrinkage": percent / 100}, TUNE, model, "baseline")
         for model in MODELS
         for percent in (10, 50, 100)
     },
@@ -186,6 +184,13 @@ def command(name: str, extra: Iterable[str] = (), *, spoilt: bool = False) -> li
     return [str(tool), "exp", "run", "--temp", "-n", experiment(name), *arguments, f"evaluate@{variant.detector}"]
 
 
+def results(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the experiment of a variant left behind: its figures, and the record of its training."""
+    revision, detector = experiment(name), VARIANTS[name].detector
+    got = dvc.api.metrics_show(f"metrics/detectors/{detector}.json", rev=revision)
+    return got, json.loads(dvc.api.read(f"data/models/{detector}.json", rev=revision))
+
+
 def table(names: Iterable[str]) -> Iterator[str]:
     """The lines of a Markdown table, in the order of the names; intervals are those of ``evaluate.confidence``.
 
@@ -193,10 +198,9 @@ def table(names: Iterable[str]) -> Iterator[str]:
     """
     yield COLUMNS
     for name in names:
-        revision, detector = experiment(name), VARIANTS[name].detector
-        got = dvc.api.metrics_show(f"metrics/detectors/{detector}.json", rev=revision)
-        made = json.loads(dvc.api.read(f"data/models/{detector}.json", rev=revision))
-        history = io.StringIO(dvc.api.read(f"plots/{detector}/history.csv", rev=revision))
+        got, made = results(name)
+        path = f"plots/{VARIANTS[name].detector}/history.csv"
+        history = io.StringIO(dvc.api.read(path, rev=experiment(name)))
         before, *after = (float(row["val_auc"]) for row in csv.DictReader(history))
         figures = (
             f"{made['epochs']} ({made['best_epoch']})",

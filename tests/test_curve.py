@@ -47,8 +47,8 @@ def test_the_curve_of_both_phases_is_of_the_studys_experiments(tmp_path, monkeyp
         for size in curve.study.SIZES
     }
     monkeypatch.setattr(curve.study, "experiments", lambda: set(faces))
-    monkeypatch.setattr(curve.dvc.api, "read", lambda path, rev: f'{{"train_images": {faces[rev]}}}')
-    monkeypatch.setattr(curve.dvc.api, "metrics_show", lambda path, rev: {"roc_auc": 1 - 2 / np.sqrt(faces[rev])})
+    monkeypatch.setattr(curve.study.dvc.api, "read", lambda path, rev: f'{{"train_images": {faces[rev]}}}')
+    monkeypatch.setattr(curve.study.dvc.api, "metrics_show", lambda path, rev: {"roc_auc": 1 - 2 / np.sqrt(faces[rev])})
     command(curve.main, "--phases")
     table = pd.read_csv(curve.PHASES_TABLE)
     assert list(table["detector"].unique()) == ["resnet50-baseline", "resnet50-finetune"]
