@@ -281,14 +281,15 @@ def misled(small, command, write_params):
     return small
 
 
+def saved(phase, layer):
+    """The weights of one of the toy's layers, as saved."""
+    detector = assembly.load(Path(f"data/models/{MODEL}-{phase}.keras"))
+    return detector.get_layer("toy").get_layer(layer).get_weights()
+
+
 def statistics(phase):
     """The moving statistics of the toy's second BatchNorm, as saved."""
-    return (
-        assembly.load(Path(f"data/models/{MODEL}-{phase}.keras"))
-        .get_layer("toy")
-        .get_layer("conv5_bn")
-        .get_weights()[2:]
-    )
+    return saved(phase, "conv5_bn")[2:]
 
 
 def logits(phase, noise):
@@ -385,21 +386,11 @@ def test_the_head_is_the_discriminant_of_what_the_tuned_backbone_gives(misled, n
     np.testing.assert_allclose(kernel[:, 0] / np.linalg.norm(kernel), weights / np.linalg.norm(weights), atol=1e-3)
 
 
-def kernel(phase):
-    """The weights of the toy's layer that trains, as saved."""
-    return (
-        assembly.load(Path(f"data/models/{MODEL}-{phase}.keras"))
-        .get_layer("toy")
-        .get_layer("conv5_conv")
-        .get_weights()[0]
-    )
-
-
 def moved(small, **keys):
-    """How far one epoch took these weights."""
+    """How far one epoch took the kernel of the toy's last convolution."""
     small(warmup=0.0, weight_decay=0.0, **{"epochs": 1, "learning_rate": 0.1} | keys)
     assert read_json(f"data/models/{MODEL}-finetune.json")["best_epoch"] == 1
-    return kernel("finetune") - kernel("baseline")
+    return saved("finetune", "conv5_conv")[0] - saved("baseline", "conv5_conv")[0]
 
 
 def test_adamw_takes_first_steps_of_one_length_and_sgd_does_not(misled):
