@@ -95,9 +95,9 @@ VARIANTS: dict[str, Variant] = {
     "tune-crop-64": Variant({"epochs": 4}, TUNE | {"image.crop": 64}),  # as many pixels
     "tune-whole": Variant(ONCE, TUNE | {"image.crop": 256}),  # four times as many pixels
     "tune-resized": Variant(ONCE, TUNE | {"image.size": 128}),  # whole faces, as many pixels
-    "tune-spoilt": Variant(
-        ONCE, TUNE | {"augment.blur": 0.5, "augment.jpeg": 0.5}
-    ),  # crops alone, not the heads' views
+    # crops are spoilt alone, not the heads' views
+    "tune-spoilt": Variant(ONCE, TUNE | {"augment.blur": 0.5, "augment.jpeg": 0.5}),
+    "tune-colour": Variant(ONCE, TUNE | {"augment.colour": 0.5}),
     **{
         curve(f"{model}-{phase}", size): Variant({}, TUNE | {"split.train_per_class": size // 2}, model, phase)
         for model in MODELS
@@ -127,10 +127,14 @@ VARIANTS: dict[str, Variant] = {
     },
     # trained on faces as they are, or on spoilt ones too
     **{
-        f"{name}-{model}-{phase}": Variant({}, AS_THEY_ARE, model, phase, presets)
+        f"{name}-{model}-{phase}": Variant({}, AS_THEY_ARE | others, model, phase, presets)
         for model in MODELS
         for phase in PHASES
-        for name, presets in (("clean", ("cpu",)), ("robust", ROBUST))
+        for name, presets, others in (
+            ("clean", ("cpu",), {}),
+            ("robust", ROBUST, {}),
+            ("robust-resize", ROBUST, {"augment.resize": 0.5}),
+        )
     },
 }
 

@@ -105,7 +105,9 @@ class Image(Section):
 class Augment(Section):
     """What happens to a share of the training faces, so that a detector holds on faces that went through it."""
 
+    colour: Fraction
     blur: Fraction
+    resize: Fraction
     jpeg: Fraction
 
 
@@ -266,10 +268,10 @@ class Params(Section):
                 f"image.crop = {self.image.crop} is larger than image.size = {self.image.size}; "
                 f"make it {self.image.size} or less"
             )
-        if self.features.views > 2 and not (self.augment.blur or self.augment.jpeg):
+        if self.features.views > 2 and not any(self.augment.model_dump().values()):
             raise ValueError(
                 f"features.views = {self.features.views}, but augment spoils no face, so views from the third on "
-                f"repeat the first two; make it 2, or set augment.blur or augment.jpeg"
+                f"repeat the first two; make it 2, or give a share of augment, as the preset robust does"
             )
         if self.data.source == "folder" and not self.data.folder.path:
             raise ValueError(

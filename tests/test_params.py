@@ -45,7 +45,7 @@ def test_the_committed_file_is_sound_and_trains_four_detectors_on_the_sample() -
             "features.views",
             3,
             "features.views = 3, but augment spoils no face, so views from the third on repeat the first two; "
-            "make it 2, or set augment.blur or augment.jpeg",
+            "make it 2, or give a share of augment, as the preset robust does",
         ),
         ("image.crop", 65, "image.crop = 65 is larger than image.size = 64; make it 64 or less"),
         ("training.deterministic", "no", "training.deterministic = 'no': input should be a valid boolean"),

@@ -1,7 +1,7 @@
 """Features of faces: what a network makes of the views of a split.
 
 A view is always whole: a head of crops is worse on whole faces, whose borders convolutions see otherwise. Every other
-view is mirrored; from the third on, they are blurred and compressed in the shares that ``augment`` says.
+view is mirrored; from the third on, they are spoilt in the shares that ``augment`` says.
 """
 
 from pathlib import Path

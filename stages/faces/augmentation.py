@@ -1,7 +1,11 @@
 """What training faces go through beside crops and mirroring, so that a detector holds on pictures that went through it.
 
-As Wang et al. 2020 (arXiv:1912.11035) train: a share of the faces is blurred, with a σ drawn from 0 to 3 px, then a
-share is saved as JPEG, of a quality drawn from 30 to 100. They take half of the faces for each.
+Each happens to a share of the faces, in this order, with a strength that is drawn evenly:
+
+``colour``  brightness, contrast and saturation, each times 0.8 to 1.2: another light, another camera
+``blur``    a Gaussian of σ 0 to 3 px (Wang et al. 2020, arXiv:1912.11035, who take half of the faces)
+``resize``  to 0.25 to 1 of the side, and back: what Gragnaniello et al. 2021 (arXiv:2104.02617) test
+``jpeg``    saved as JPEG of quality 30 to 100 (Wang et al., half of the faces again)
 """
 
 import math
@@ -9,22 +13,27 @@ import math
 from stages.backend import tf
 from stages.faces import corruptions, shards
 
+FACTORS = (0.8, 1.2)  # of brightness, contrast and saturation
 SIGMA = 3.0  # px, the strongest blur
+SCALES = (0.25, 1.0)  # of the side
 QUALITY = (30, 100)  # of JPEG, both included
+DRAWS = 10  # whether and how strongly for blur, JPEG and resizing; whether and three factors for colour
 
 
-def spoiling(*, blur: float, jpeg: float) -> shards.Spoil | None:
-    """What blurs and compresses these shares of the images; None if it would leave all as they are.
+def spoiling(*, colour: float, blur: float, resize: float, jpeg: float) -> shards.Spoil | None:
+    """What does this to these shares of the images; None if it would leave all as they are.
 
     It takes an image (side × side × 3, uint8) and two integers that decide what happens to it.
     """
-    if not blur and not jpeg:
+    if not any((colour, blur, resize, jpeg)):
         return None
 
     def spoil(image: "tf.Tensor", seed: "tf.Tensor") -> "tf.Tensor":
-        strength = tf.random.stateless_uniform([4], _another(seed, 1))
-        image = tf.cond(strength[0] < blur, lambda: _blurred(image, strength[1]), lambda: image)
-        return tf.cond(strength[2] < jpeg, lambda: _compressed(image, strength[3]), lambda: image)
+        drawn = tf.random.stateless_uniform([DRAWS], _another(seed, 1))
+        image = tf.cond(drawn[6] < colour, lambda: _coloured(image, drawn[7:]), lambda: image)
+        image = tf.cond(drawn[0] < blur, lambda: _blurred(image, drawn[1]), lambda: image)
+        image = tf.cond(drawn[4] < resize, lambda: _resized(image, drawn[5]), lambda: image)
+        return tf.cond(drawn[2] < jpeg, lambda: _compressed(image, drawn[3]), lambda: image)
 
     return spoil
 
@@ -34,11 +43,28 @@ def _another(seed: "tf.Tensor", number: int) -> "tf.Tensor":
     return tf.random.experimental.stateless_fold_in(seed, number)
 
 
+def _between(ends: tuple[float, float], share: "tf.Tensor") -> "tf.Tensor":
+    return ends[0] + share * (ends[1] - ends[0])
+
+
+def _coloured(image: "tf.Tensor", shares: "tf.Tensor") -> "tf.Tensor":
+    brightness, contrast, saturation = tf.unstack(_between(FACTORS, shares))
+    bright = tf.cast(image, tf.float32) * brightness
+    contrasted = tf.image.adjust_contrast(bright, contrast)
+    saturated = tf.image.adjust_saturation(tf.clip_by_value(contrasted, 0, 255) / 255, saturation) * 255
+    return tf.cast(corruptions.levels(saturated), tf.uint8)
+
+
 def _blurred(image: "tf.Tensor", share: "tf.Tensor") -> "tf.Tensor":
     sigma = tf.maximum(SIGMA * share, 0.01)  # a hundredth of a pixel changes nothing, 0 has no Gaussian
     reach = math.ceil(corruptions.REACH * SIGMA)
     blurred = corruptions.blurred(tf.cast(image, tf.float32), sigma, reach)
-    return tf.cast(tf.round(tf.clip_by_value(blurred, 0, 255)), tf.uint8)
+    return tf.cast(corruptions.levels(blurred), tf.uint8)
+
+
+def _resized(image: "tf.Tensor", share: "tf.Tensor") -> "tf.Tensor":
+    resized = corruptions.resized(tf.cast(image, tf.float32), _between(SCALES, share))
+    return tf.ensure_shape(tf.cast(resized, tf.uint8), image.shape)
 
 
 def _compressed(image: "tf.Tensor", share: "tf.Tensor") -> "tf.Tensor":

@@ -27,28 +27,28 @@ def corrupt(image: "tf.Tensor", kind: str, strength: float, seed: "tf.Tensor") -
 
     ``seed`` (two integers) decides the noise; the other kinds have no chance in them.
     """
-    side = tf.shape(image)[0]
     match kind:
         case "jpeg":
             return _jpeg(image, round(strength))
         case "blur":
-            return _levels(blurred(image, strength, math.ceil(REACH * strength)))
+            return levels(blurred(image, strength, math.ceil(REACH * strength)))
         case "resize":
-            return _resize(_resize(image, _scaled(side, strength)), side)
+            return resized(image, strength)
         case "noise":
-            return _levels(image + tf.random.stateless_normal(tf.shape(image), seed, stddev=strength))
+            return levels(image + tf.random.stateless_normal(tf.shape(image), seed, stddev=strength))
         case "social":
-            return _resize(_jpeg(_resize(image, _scaled(side, SOCIAL_SIDE)), round(strength)), side)
+            return _resize(_jpeg(_resize(image, _scaled(image, SOCIAL_SIDE)), round(strength)), tf.shape(image)[0])
         case _:
             raise ValueError(f"no corruption is called {kind!r}; there are {', '.join(KINDS)}")
 
 
-def _levels(image: "tf.Tensor") -> "tf.Tensor":
+def levels(image: "tf.Tensor") -> "tf.Tensor":
+    """What a file would hold of the image: whole numbers in 0–255, float32."""
     return tf.round(tf.clip_by_value(image, 0, 255))
 
 
-def _scaled(side: "tf.Tensor", factor: float) -> "tf.Tensor":
-    return tf.cast(tf.round(tf.cast(side, tf.float32) * factor), tf.int32)
+def _scaled(image: "tf.Tensor", factor: "float | tf.Tensor") -> "tf.Tensor":
+    return tf.cast(tf.round(tf.cast(tf.shape(image)[0], tf.float32) * factor), tf.int32)
 
 
 def _jpeg(image: "tf.Tensor", quality: int) -> "tf.Tensor":
@@ -58,7 +58,12 @@ def _jpeg(image: "tf.Tensor", quality: int) -> "tf.Tensor":
 
 
 def _resize(image: "tf.Tensor", side: "tf.Tensor") -> "tf.Tensor":
-    return _levels(tf.image.resize(image, tf.stack([side, side]), "bicubic", antialias=True))
+    return levels(tf.image.resize(image, tf.stack([side, side]), "bicubic", antialias=True))
+
+
+def resized(image: "tf.Tensor", factor: "float | tf.Tensor") -> "tf.Tensor":
+    """The image, brought to this fraction of its side, and back: whole grey levels, bicubic."""
+    return _resize(_resize(image, _scaled(image, factor)), tf.shape(image)[0])
 
 
 def blurred(image: "tf.Tensor", sigma: "float | tf.Tensor", reach: int) -> "tf.Tensor":
