@@ -85,10 +85,11 @@ def tables() -> dict[str, pd.DataFrame]:
         [(*row[:2], label, row[2]) for row in made for label in ("fake", "real")],
         columns=["property", "value", "label", "images"],
     )
-    measured = [(name, 100 * 2**k, "measured", 0.1 / 2**k) for name in DETECTORS[::2] for k in (0, 0, 1, 2)]
-    errors = pd.DataFrame(measured, columns=["detector", "images", "kind", "error"])
-    lines = [curve.power_law(part, 0.95).assign(detector=name) for name, part in errors.groupby("detector")]
-    found["docs/learning_curve.csv"] = pd.concat([errors, *lines])
+    for table, detectors in (("learning_curve", DETECTORS[::2]), ("learning_curve_phases", DETECTORS)):
+        measured = [(name, 100 * 2**k, "measured", 0.1 / 2**k) for name in detectors for k in (0, 0, 1, 2)]
+        errors = pd.DataFrame(measured, columns=["detector", "images", "kind", "error"])
+        lines = [curve.power_law(part, 0.95).assign(detector=name) for name, part in errors.groupby("detector")]
+        found[f"docs/{table}.csv"] = pd.concat([errors, *lines])
     bins = [(size, label) for label in ("fake", "real") for size in (10.0, 20.0, 30.0)]
     found["plots/data/file_size.csv"] = pd.DataFrame(bins, columns=["kilobytes", "label"]).assign(images=range(5, 11))
     return found
@@ -204,10 +205,11 @@ def test_training_curves_leave_out_the_epoch_that_has_no_training() -> None:
 
 
 def test_a_learning_curve_has_its_draws_as_points_and_dashes_where_nothing_was_measured() -> None:
-    svg = draw(*titled("learning_curve"))
-    assert svg.count('aria-roledescription="point"') == 2 * 4
-    assert "stroke-dasharray" in svg
-    assert {"fitted", "extrapolated"} <= set(re.findall(r"<text[^>]*>([^<]*)</text>", svg))
+    for title, detectors in zip(titled("learning_curve"), (2, 4), strict=True):
+        svg = draw(title)
+        assert svg.count('aria-roledescription="point"') == detectors * 4
+        assert "stroke-dasharray" in svg
+        assert {"fitted", "extrapolated"} <= set(re.findall(r"<text[^>]*>([^<]*)</text>", svg))
 
 
 def test_confusion_shows_counts_and_shares() -> None:
