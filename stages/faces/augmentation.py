@@ -4,7 +4,7 @@ Each happens to a share of the faces, in this order, with a strength that is dra
 
 ``colour``  brightness, contrast and saturation, each times 0.8 to 1.2: another light, another camera
 ``blur``    a Gaussian of σ 0 to 3 px (Wang et al. 2020, arXiv:1912.11035, who take half of the faces)
-``resize``  to 0.25 to 1 of the side, and back: what Gragnaniello et al. 2021 (arXiv:2104.02617) test
+``resize``  to 0.25 to 1 of the side, and back: down to the smallest that ``stress`` of params.yaml tests
 ``jpeg``    saved as JPEG of quality 30 to 100 (Wang et al., half of the faces again)
 """
 
@@ -17,7 +17,7 @@ FACTORS = (0.8, 1.2)  # of brightness, contrast and saturation
 SIGMA = 3.0  # px, the strongest blur
 SCALES = (0.25, 1.0)  # of the side
 QUALITY = (30, 100)  # of JPEG, both included
-DRAWS = 10  # whether and how strongly for blur, JPEG and resizing; whether and three factors for colour
+DRAWS = 10  # for blur, JPEG and resizing whether and how strongly, for colour whether and three factors
 
 
 def spoiling(*, colour: float, blur: float, resize: float, jpeg: float) -> shards.Spoil | None:
@@ -29,11 +29,12 @@ def spoiling(*, colour: float, blur: float, resize: float, jpeg: float) -> shard
         return None
 
     def spoil(image: "tf.Tensor", seed: "tf.Tensor") -> "tf.Tensor":
-        drawn = tf.random.stateless_uniform([DRAWS], _another(seed, 1))
-        image = tf.cond(drawn[6] < colour, lambda: _coloured(image, drawn[7:]), lambda: image)
-        image = tf.cond(drawn[0] < blur, lambda: _blurred(image, drawn[1]), lambda: image)
-        image = tf.cond(drawn[4] < resize, lambda: _resized(image, drawn[5]), lambda: image)
-        return tf.cond(drawn[2] < jpeg, lambda: _compressed(image, drawn[3]), lambda: image)
+        drawn = tf.unstack(tf.random.stateless_uniform([DRAWS], _another(seed, 1)))
+        blurs, sigma, saves, quality, resizes, scale, colours, *factors = drawn
+        image = tf.cond(colours < colour, lambda: _coloured(image, factors), lambda: image)
+        image = tf.cond(blurs < blur, lambda: _blurred(image, sigma), lambda: image)
+        image = tf.cond(resizes < resize, lambda: _resized(image, scale), lambda: image)
+        return tf.cond(saves < jpeg, lambda: _compressed(image, quality), lambda: image)
 
     return spoil
 
@@ -47,8 +48,8 @@ def _between(ends: tuple[float, float], share: "tf.Tensor") -> "tf.Tensor":
     return ends[0] + share * (ends[1] - ends[0])
 
 
-def _coloured(image: "tf.Tensor", shares: "tf.Tensor") -> "tf.Tensor":
-    brightness, contrast, saturation = tf.unstack(_between(FACTORS, shares))
+def _coloured(image: "tf.Tensor", shares: "list[tf.Tensor]") -> "tf.Tensor":
+    brightness, contrast, saturation = (_between(FACTORS, share) for share in shares)
     bright = tf.cast(image, tf.float32) * brightness
     contrasted = tf.image.adjust_contrast(bright, contrast)
     saturated = tf.image.adjust_saturation(tf.clip_by_value(contrasted, 0, 255) / 255, saturation) * 255
