@@ -19,7 +19,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import dvc.api
 from dvc.repo import Repo
@@ -188,11 +188,23 @@ def command(name: str, extra: Iterable[str] = (), *, spoilt: bool = False) -> li
     return [str(tool), "exp", "run", "--temp", "-n", experiment(name), *arguments, f"evaluate@{variant.detector}"]
 
 
-def results(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the experiment of a variant left behind: its figures, and the record of its training."""
-    revision, detector = experiment(name), VARIANTS[name].detector
-    got = dvc.api.metrics_show(f"metrics/detectors/{detector}.json", rev=revision)
-    return got, json.loads(dvc.api.read(f"data/models/{detector}.json", rev=revision))
+class Results(NamedTuple):
+    """What the experiment of a variant left behind."""
+
+    figures: dict[str, Any]
+    training: dict[str, Any]
+    history: list[dict[str, str]]
+
+
+def results(name: str) -> Results:
+    """The figures on the test faces, the record of the training, and its epochs, of a variant that has run."""
+    detector = VARIANTS[name].detector
+    files = dvc.api.DVCFileSystem(rev=experiment(name))
+    return Results(
+        json.loads(files.read_text(f"metrics/detectors/{detector}.json")),
+        json.loads(files.read_text(f"data/models/{detector}.json")),
+        list(csv.DictReader(io.StringIO(files.read_text(f"plots/{detector}/history.csv")))),
+    )
 
 
 def table(names: Iterable[str]) -> Iterator[str]:
@@ -202,10 +214,8 @@ def table(names: Iterable[str]) -> Iterator[str]:
     """
     yield COLUMNS
     for name in names:
-        got, made = results(name)
-        path = f"plots/{VARIANTS[name].detector}/history.csv"
-        history = io.StringIO(dvc.api.read(path, rev=experiment(name)))
-        before, *after = (float(row["val_auc"]) for row in csv.DictReader(history))
+        got, made, history = results(name)
+        before, *after = (float(row["val_auc"]) for row in history)
         figures = (
             f"{made['epochs']} ({made['best_epoch']})",
             f"{before:.3f} → {max(after):.3f}",

@@ -1,10 +1,12 @@
 """The learning curve: known answers of its power law, and what its draws are."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from bench import curve
+from bench import curve, heads
 from stages.errors import UserError
 from stages.files import write_json
 from stages.params import load
@@ -28,27 +30,23 @@ def test_features_of_other_parameters_are_refused(tmp_path, monkeypatch, write_p
         curve.main()
 
 
-def test_without_experiments_it_says_what_to_run(tmp_path, monkeypatch, write_params, command):
-    monkeypatch.chdir(tmp_path)
+def test_without_experiments_it_says_what_to_run(write_params, command, left_behind):
     write_params()
-    monkeypatch.setattr(curve.study, "experiments", lambda: {"study-curve-resnet50-baseline-100", "study-tune"})
+    for name in ("curve-resnet50-baseline-100", "tune"):
+        left_behind(name, {"roc_auc": 0.9}, {"train_images": 100})
     with pytest.raises(UserError, match=r"no detector has 3 sizes or more; run its variants curve-…"):
         command(curve.main, "--phases")
 
 
-def test_the_curve_of_both_phases_is_of_the_studys_experiments(tmp_path, monkeypatch, write_params, command, capsys):
+def test_the_curve_of_both_phases_is_of_the_studys_experiments(write_params, command, left_behind, capsys):
     """Errors of 2 / sqrt(n); the largest draw took all faces that there were."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "docs").mkdir()
+    Path("docs").mkdir()
     write_params()
-    faces = {
-        curve.study.experiment(curve.study.curve(detector, size)): min(size, 1260)
-        for detector in ("resnet50-baseline", "resnet50-finetune")
-        for size in curve.study.SIZES
-    }
-    monkeypatch.setattr(curve.study, "experiments", lambda: set(faces))
-    monkeypatch.setattr(curve.study.dvc.api, "read", lambda path, rev: f'{{"train_images": {faces[rev]}}}')
-    monkeypatch.setattr(curve.study.dvc.api, "metrics_show", lambda path, rev: {"roc_auc": 1 - 2 / np.sqrt(faces[rev])})
+    for detector in ("resnet50-baseline", "resnet50-finetune"):
+        for size in curve.study.SIZES:
+            images = min(size, 1260)
+            figures = {"roc_auc": 1 - 2 / np.sqrt(images)}
+            left_behind(curve.study.curve(detector, size), figures, {"train_images": images})
     command(curve.main, "--phases")
     table = pd.read_csv(curve.PHASES_TABLE)
     assert list(table["detector"].unique()) == ["resnet50-baseline", "resnet50-finetune"]
@@ -95,12 +93,12 @@ def test_the_interval_is_the_lines_and_widens_where_nothing_was_measured():
 
 def test_draws_are_half_real_half_fake_and_all_faces_are_drawn_once():
     labels = np.array([0] * 130 + [1] * 150, np.int8)
-    draws = list(curve.drawn(labels, seed=3))
+    draws = list(heads.drawn(labels, seed=3))
     sizes = [len(rows) for rows in draws]
-    assert sizes == [100] * curve.DRAWS + [200] * curve.DRAWS + [260]
+    assert sizes == [100] * heads.DRAWS + [200] * heads.DRAWS + [260]
     for rows in draws:
         assert len(set(rows)) == len(rows)
         assert labels[rows].mean() == 0.5
     assert set(draws[0]) != set(draws[1])
-    again = list(curve.drawn(labels, seed=3))
+    again = list(heads.drawn(labels, seed=3))
     np.testing.assert_array_equal(draws[4], again[4])

@@ -1,6 +1,5 @@
 """The study: its experiments differ in parameters that exist, and its table says what they left behind."""
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -47,7 +46,7 @@ def test_the_names_of_variants_are_names_of_experiments():
     assert all(re.fullmatch(r"[a-z0-9-]+", name) for name in study.VARIANTS)
 
 
-def test_the_table_is_of_what_the_experiments_left_behind(monkeypatch):
+def test_the_table_is_of_what_the_experiments_left_behind(left_behind):
     figures = {
         "roc_auc": 0.9,
         "roc_auc_low": 0.85,
@@ -59,21 +58,15 @@ def test_the_table_is_of_what_the_experiments_left_behind(monkeypatch):
         "n": 360,
     }
     made = {"epochs": 4, "best_epoch": 3, "train_seconds": 61.4}
-    asked = []
-
-    def metrics_show(path, rev):
-        asked.append((path, rev))
-        return figures
-
-    monkeypatch.setattr(study.dvc.api, "metrics_show", metrics_show)
-    left = {".json": json.dumps(made), ".csv": "epoch,val_auc\n0,0.94\n1,0.91\n2,0.95\n3,0.93\n"}
-    monkeypatch.setattr(study.dvc.api, "read", lambda path, rev: left[Path(path).suffix])
+    left_behind("clean-densenet121-baseline", figures, made, "epoch,val_auc\n0,0.94\n1,0.91\n2,0.95\n3,0.93\n")
+    left_behind("tune", figures | {"roc_auc": 0.876}, made, "epoch,val_auc\n0,0.94\n1,0.91\n")
+    assert study.experiments() == {"study-clean-densenet121-baseline", "study-tune"}
     lines = list(study.table(["clean-densenet121-baseline", "tune"]))
-    assert asked[1] == ("metrics/detectors/resnet50-finetune.json", "study-tune")
     head, *rows = [line.split(" | ") for line in "\n".join(lines).splitlines() if "---" not in line]
     assert {len(row) for row in rows} == {len(head)}
     assert lines[1].startswith("| clean-densenet121-baseline | 4 (3) | 0.940 → 0.950 | 0.900 (0.850–0.940) | 0.910 |")
     assert lines[1].endswith(" | 0.800 (0.750–0.840) | 360 | 61 |")
+    assert lines[2].startswith("| tune | 4 (3) | 0.940 → 0.910 | 0.876 (0.850–0.940) |")
 
 
 def test_an_unknown_variant_is_refused_before_anything_runs(monkeypatch, capsys):
