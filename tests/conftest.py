@@ -8,11 +8,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from dvc.repo import Repo
 from PIL import Image
 from ruamel.yaml import YAML
 
-from bench import study
 from stages.files import write_json
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
@@ -56,6 +54,10 @@ def command():
 @pytest.fixture
 def left_behind(tmp_path, monkeypatch):
     """A function that leaves an experiment of ``bench.study`` behind, in a repository of its own."""
+    from dvc.repo import Repo
+
+    from bench import study
+
     monkeypatch.chdir(tmp_path)
 
     def git(*arguments):
