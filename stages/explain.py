@@ -107,11 +107,13 @@ def _images(members: NDArray[np.str_], size: int, batch_size: int) -> Pixels:
 
 def _network(path: Path, batch_size: int) -> Network:
     """A saved detector as a function of any number of images, which it takes in batches."""
-    model = tf.function(assembly.with_evidence(assembly.load(path)), reduce_retracing=True)
+    model = assembly.with_evidence(assembly.load(path))
+    any_number = tf.TensorSpec((None, None, None, 3), tf.float32)  # or each number of images is traced anew
+    answers = tf.function(lambda images: model(images, training=False), input_signature=[any_number])
 
     def network(images: Pixels) -> tuple[Numbers, Numbers]:
         starts = range(0, len(images), batch_size)
-        parts = [model(images[start : start + batch_size], training=False) for start in starts]
+        parts = [answers(images[start : start + batch_size]) for start in starts]
         logits, evidence = (np.concatenate(part).astype(np.float64) for part in zip(*parts, strict=True))
         return logits[:, 0], evidence
 

@@ -36,3 +36,11 @@ def test_an_export_that_strays_is_refused_and_not_left_behind(bright, monkeypatc
     with pytest.raises(RuntimeError, match="strays from Keras by"):
         command(export.main, "densenet121", "baseline")
     assert list(Path("data/other").iterdir()) == []
+
+
+def test_an_export_that_answers_no_number_strays(bright, monkeypatch, command):
+    monkeypatch.chdir(bright)
+    monkeypatch.setattr(exported, "FOLDER", Path("data/other"))
+    monkeypatch.setattr(exported, "network", lambda _: lambda _: (np.float32("nan"), np.zeros((8, 8), np.float32)))
+    with pytest.raises(RuntimeError, match="strays from Keras by nan"):
+        command(export.main, "densenet121", "baseline")

@@ -70,10 +70,12 @@ def network(path: Path) -> Network:
     except ValueError as error:
         raise UserError(f"{path} is missing or damaged ({error}); make it again with `dvc repro export`") from None
 
-    signature = interpreter.get_signature_runner()
+    (image_of,) = (place["index"] for place in interpreter.get_input_details())
+    logit_of, evidence_of = (place["index"] for place in interpreter.get_output_details())  # in the Keras model's order
 
     def run(image: Floats) -> tuple[Floats, Floats]:
-        outputs = signature(image=image[np.newaxis])
-        return outputs["output_0"][0, 0], outputs["output_1"][0]  # in the order of the Keras model's
+        interpreter.set_tensor(image_of, image[np.newaxis])
+        interpreter.invoke()
+        return interpreter.get_tensor(logit_of)[0, 0], interpreter.get_tensor(evidence_of)[0]
 
     return run
