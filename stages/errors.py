@@ -1,6 +1,8 @@
 """How a stage refuses: one sentence for the person, exit code 1, no traceback."""
 
 import errno
+import os
+import select
 import sys
 from collections.abc import Callable
 
@@ -16,11 +18,14 @@ def run(main: Callable[[], None]) -> None:
     """
     try:
         main()
+        sys.stdout.flush()
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and reader_left():
+            sys.exit(141)  # what a shell says of a command that a closed pipe ends, as `… | head` does
         if error.errno == errno.ENOSPC:
             sys.exit(
                 f"error: the disk is full (while writing {error.filename or 'a file'}); free some space and run again"
@@ -32,3 +37,13 @@ def run(main: Callable[[], None]) -> None:
                 f"error: a file is in the way where a folder belongs: {error.filename}; move it away and run again"
             )
         raise
+
+
+def reader_left() -> bool:
+    """Whether nobody reads standard output any more; if so, what is still to be written to it is dropped."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)  # that the other end is gone is told unasked
+    left = bool(output.poll(0))
+    if left:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
+    return left

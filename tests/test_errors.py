@@ -1,6 +1,9 @@
 """How a command ends: one sentence and exit code 1 for what a person can mend, a traceback for what only we can."""
 
 import errno
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -34,6 +37,23 @@ def test_a_user_error_is_one_sentence():
 
 def test_ctrl_c_ends_with_the_shells_code():
     assert ending(KeyboardInterrupt()) == 130
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("lines", [1, 100_000])
+def test_a_reader_that_leaves_ends_the_command_without_a_word(lines, unbuffered, monkeypatch):
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = f"from stages.errors import run; run(lambda: print('line\\n' * {lines}))"
+    ended = subprocess.run([sys.executable, "-c", command], stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (141, b"")
+
+
+def test_another_broken_pipe_is_ours():
+    with pytest.raises(BrokenPipeError):
+        run(raising(BrokenPipeError(errno.EPIPE, "a server hung up")))
 
 
 @pytest.mark.parametrize(
