@@ -18,14 +18,16 @@ def run(main: Callable[[], None]) -> None:
     """
     try:
         main()
-        sys.stdout.flush()
+        print(end="", flush=True)  # now, to learn whether anyone reads it; nothing where standard output is closed
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:
+        if not reader_left():
+            raise
+        sys.exit(141)  # what a shell says of a command that a closed pipe ends, as `… | head` does
     except OSError as error:
-        if isinstance(error, BrokenPipeError) and reader_left():
-            sys.exit(141)  # what a shell says of a command that a closed pipe ends, as `… | head` does
         if error.errno == errno.ENOSPC:
             sys.exit(
                 f"error: the disk is full (while writing {error.filename or 'a file'}); free some space and run again"

@@ -51,6 +51,12 @@ def test_a_reader_that_leaves_ends_the_command_without_a_word(lines, unbuffered,
     assert (ended.returncode, ended.stderr) == (141, b"")
 
 
+def test_a_command_needs_no_standard_output():
+    command = "from stages.errors import run; run(lambda: print('line'))"
+    ended = subprocess.run(["sh", "-c", '"$0" -c "$1" >&-', sys.executable, command], capture_output=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+
+
 def test_another_broken_pipe_is_ours():
     with pytest.raises(BrokenPipeError):
         run(raising(BrokenPipeError(errno.EPIPE, "a server hung up")))
