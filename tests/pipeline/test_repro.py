@@ -122,7 +122,7 @@ def test_metrics_and_plots_are_shown(project: Path, first: str) -> None:
         assert title in page
 
 
-SHRINKAGE = "detectors.resnet50.baseline.shrinkage"  # which changes both detectors, better or not
+SHRINKAGE = "detectors.resnet50.baseline.shrinkage"  # which changes both detectors of ResNet50, better or not
 
 
 def test_an_experiment_reruns_only_what_depends_on_its_change(project: Path, first: str) -> None:
