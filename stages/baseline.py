@@ -10,12 +10,10 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from sklearn.preprocessing import StandardScaler
 
 from stages.backend import keras
 from stages.detectors import assembly, discriminant, levels, record, rows, training
 from stages.detectors.device import prepare
-from stages.detectors.discriminant import CHUNK
 from stages.errors import run
 from stages.files import read_json
 from stages.params import Baseline, load
@@ -54,7 +52,7 @@ def main() -> None:
     train, valid = rows.read(folder, "train"), rows.read(folder, "valid")
     made_of = read_json(folder / "features.json")
     scratch = training.scratch_folder(f"{model}-baseline", fit.model_dump(), params.training.model_dump(), made_of)
-    head, journal = fit_head(train, valid, fit, params.training.seed, scratch)
+    head, journal, best = fit_head(train, valid, fit, params.training.seed, scratch)
 
     module = levels.Levels(assembly.backbone_module(model), **made_of["seen"])
     backbone = module.backbone(f"data/weights/{model}.weights.h5")
@@ -64,6 +62,7 @@ def main() -> None:
         model,
         "baseline",
         journal,
+        best,
         device=device,
         weights=made_of["weights"],
         images={split: made_of[split]["images"] for split in ("train", "valid")},
@@ -76,28 +75,21 @@ def main() -> None:
 
 def fit_head(
     train: rows.Rows, valid: rows.Rows, fit: Baseline, seed: int, scratch: Path
-) -> "tuple[keras.Model, list[training.Row]]":
-    """A head trained on features and labels, and its journal; a killed run resumes in scratch."""
-    head = assembly.head(*moments(train[0]), fit.dropout)
-    discriminant.start(head, train, valid, fit.shrinkage)
+) -> "tuple[keras.Model, list[training.Row], training.Row]":
+    """A head trained on features and labels, its journal, and its best row; a killed run resumes in scratch."""
+    head = discriminant.head(train, valid)
     training.compile_model(head, keras.optimizers.Adam(fit.learning_rate))
-    journal = training.fit(
+    journal, best = training.fit(
         head,
         FeatureBatches(*train, fit.batch_size, seed),
-        FeatureBatches(*valid, fit.batch_size, seed),
+        np.asarray(valid[0]),
+        valid[1],
         epochs=fit.epochs,
         patience=fit.patience,
         scratch=scratch,
+        keep_start=True,
     )
-    return head, journal
-
-
-def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance of each column, read in chunks of rows."""
-    scaler = StandardScaler()
-    for start in range(0, len(features), CHUNK):
-        scaler.partial_fit(features[start : start + CHUNK])
-    return scaler.mean_, scaler.var_
+    return head, journal, best
 
 
 if __name__ == "__main__":

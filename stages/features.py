@@ -1,19 +1,26 @@
 """Stage `features`: the frozen backbone runs once over training and validation faces; its pooled outputs are kept.
 
-Reads ``data/shards/`` and ``data/weights/M.weights.h5``; writes ``data/features/M/``: for each split
-features and labels as :mod:`stages.detectors.extraction` writes them, and ``features.json``, what they were made of.
+Reads ``data/shards/`` and ``data/weights/M.weights.h5``; writes ``data/features/M/``: for each split features and
+labels as :mod:`stages.detectors.rows` writes them, and ``features.json``, what they were made of. Faces are whole: a
+head of crops is worse on whole faces, whose borders convolutions see otherwise.
 """
 
 import argparse
+from pathlib import Path
+
+from tqdm import tqdm
 
 from stages.backend import keras, tf
-from stages.detectors import extraction, levels
+from stages.detectors import levels, rows
 from stages.detectors.assembly import backbone_module, pooled_features
 from stages.detectors.device import prepare
 from stages.errors import run
 from stages.faces import shards
 from stages.files import publish, read_json, write_json
 from stages.params import Params, load
+
+SHARDS = Path("data/shards")
+SPLITS = ("train", "valid")
 
 
 def main() -> None:
@@ -22,31 +29,39 @@ def main() -> None:
     parser.add_argument("model")
     model = parser.parse_args().model
     params = load()
-    prepare(params.training.precision, params.training.seed, params.training.deterministic)
-    network, width = frozen(model, params)
+    prepare("float32", params.training.seed, params.training.deterministic)  # as the detector runs that has the head
+    module = levels.Levels(backbone_module(model), **params.features.seen)
+    network = pooled_features(module, module.backbone(f"data/weights/{model}.weights.h5"))
 
-    views = {"train": params.features.views, "valid": 1}
     with publish(f"data/features/{model}") as folder:
         folder.mkdir()
-        for split, count in views.items():
-            rows = extraction.extract(network, width, folder, split, count, params)
-            print(f"{model}, {split}: {rows} rows of {width} features, {count} of each image")
+        for split in SPLITS:
+            extract(network, folder, split, params)
         write_json(
             folder / "features.json",
             {
                 "weights": read_json(f"data/weights/{model}.json"),
-                "views": views,
                 "seen": params.features.seen,
-                **{split: shards.summary(extraction.SHARDS, split) for split in views},
+                **{split: shards.summary(SHARDS, split) for split in SPLITS},
             },
         )
 
 
-def frozen(model: str, params: Params) -> "tuple[keras.Model, int]":
-    """The frozen backbone as a function of batches of images, and how many features it gives of each."""
-    module = levels.Levels(backbone_module(model), **params.features.seen)
-    pooled = pooled_features(module, module.backbone(f"data/weights/{model}.weights.h5"))
-    return tf.function(pooled, reduce_retracing=True), pooled.output_shape[-1]
+def extract(network: "keras.Model", folder: Path, split: str, params: Params) -> None:
+    """Write the features and labels of a split, batch after batch, straight to disk."""
+    images, width = int(shards.summary(SHARDS, split)["images"]), network.output_shape[-1]
+    features, labels = rows.create(folder, split, images, width)
+    forward = tf.function(network, reduce_retracing=True)
+    row = 0
+    with tqdm(total=images, desc=f"features of {split}", unit="image", disable=None) as progress:
+        for faces, classes, _ in shards.faces(
+            SHARDS, split, size=params.image.size, batch_size=params.features.batch_size
+        ):
+            features[row : row + len(faces)] = forward(faces, training=False)
+            labels[row : row + len(faces)] = classes
+            row += len(faces)
+            progress.update(len(faces))
+    print(f"{folder.name}, {split}: {images} rows of {width} features")
 
 
 if __name__ == "__main__":

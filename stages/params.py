@@ -23,7 +23,6 @@ Quality = Annotated[int, Field(ge=1, le=100)]
 SetName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 Model = Literal["resnet50", "densenet121"]
 Phase = Literal["baseline", "finetune"]
-Block = Literal["all", "conv1", "conv2", "conv3", "conv4", "conv5"]
 
 
 class Section(BaseModel):
@@ -105,9 +104,7 @@ class Image(Section):
 class Augment(Section):
     """What happens to a share of the training faces, so that a detector holds on faces that went through it."""
 
-    colour: Fraction
     blur: Fraction
-    resize: Fraction
     jpeg: Fraction
 
 
@@ -132,7 +129,6 @@ class Features(Section):
     from_block: Literal["conv2", "conv3", "conv4", "conv5"]
     spread: bool
     magnify: Annotated[int, Field(ge=1, le=4)]
-    views: Annotated[int, Field(ge=1, le=64)]
     batch_size: Positive
 
     @property
@@ -147,8 +143,6 @@ class Training(Section):
     seed: Seed
     precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"]
     deterministic: bool
-    cache_gigabytes: Annotated[float, Field(ge=0)]
-    cache_precision: Literal["float16", "float32"]
 
 
 class Fit(Section):
@@ -157,27 +151,18 @@ class Fit(Section):
     epochs: Positive
     batch_size: Positive
     learning_rate: Annotated[float, Field(gt=0, le=1)]
-    patience: Positive
 
 
 class Baseline(Fit):
     """Transfer learning with a frozen backbone: the head alone, on the features, from their discriminant on."""
 
-    shrinkage: Annotated[float, Field(gt=0, le=1)]
-    dropout: Annotated[float, Field(ge=0, lt=1)]
+    patience: Positive
 
 
 class Finetune(Fit):
-    """The backbone unfrozen from a block on, below heads that are made anew after each epoch."""
+    """Backbone and head end to end."""
 
-    unfreeze_from: Block
-    views: Annotated[int, Field(ge=1, le=64)] | None
-    optimizer: Literal["adamw", "sgd"]
-    warmup: Annotated[float, Field(ge=0, lt=1)]
-    weight_decay: Annotated[float, Field(ge=0, le=1)]
-    ema: Annotated[float, Field(ge=0, lt=1)]
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
-    batch_norm: Literal["inference", "training"]
+    start: Literal["probe", "fresh"]
 
 
 class Detector(Section):
@@ -267,11 +252,6 @@ class Params(Section):
             raise ValueError(
                 f"image.crop = {self.image.crop} is larger than image.size = {self.image.size}; "
                 f"make it {self.image.size} or less"
-            )
-        if self.features.views > 2 and not any(self.augment.model_dump().values()):
-            raise ValueError(
-                f"features.views = {self.features.views}, but augment spoils no face, so views from the third on "
-                f"repeat the first two; make it 2, or give a share of augment, as the preset robust does"
             )
         if self.data.source == "folder" and not self.data.folder.path:
             raise ValueError(

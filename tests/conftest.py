@@ -183,7 +183,7 @@ def bright(tmp_path_factory, write_params, png):
         summary = shards.write(records, len(records), Path("data/shards"), "valid", 100)
         shards.write_summary(Path("data/shards"), {"valid": summary})
         for phase, steepness in (("baseline", 6.0), ("finetune", 2.0)):
-            top = assembly.head(np.full(3, 127.5), np.full(3, 127.5**2), 0.0)
+            top = assembly.head(np.full(3, 127.5), np.full(3, 127.5**2))
             top.get_layer("logit").set_weights([np.full((3, 1), steepness / 3), np.zeros(1)])
             assembly.save(module, backbone(), top, Path(f"data/models/densenet121-{phase}.keras"))
             low, high = expit(2 * logit([0.3, 0.7]))

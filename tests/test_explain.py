@@ -57,7 +57,7 @@ def detector(toy):
         for out, channel in enumerate(channels):
             kernel[1, 1, channel, out] = 1
         backbone.get_layer(name).set_weights([kernel, bias])
-    top = assembly.head(np.zeros(8), np.ones(8), 0)
+    top = assembly.head(np.zeros(8), np.ones(8))
     top.get_layer("logit").set_weights([np.array([64, -64, 0, 0, 0, 0, 0, 0], np.float32)[:, np.newaxis], np.zeros(1)])
     assembly.save(toy, backbone, top, Path(f"data/models/{NAME}.keras"))
 

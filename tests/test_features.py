@@ -1,4 +1,4 @@
-"""Stage `features`: rows in their order, each view what it says it is."""
+"""Stage `features`: a row a face, in their order."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,6 @@ from stages.files import write_json
 SIDE, CROP, COUNTS = 40, 32, {"train": 10, "valid": 6}
 FOLDER = Path("data/features/densenet121")
 WEIGHTS = {"source": "random", "seed": 7}
-NEVER = 1e-9  # a share of blurred faces that none of a few is among
 
 
 @pytest.fixture
@@ -51,18 +50,15 @@ def project(tmp_path, monkeypatch, write_params, command, toy, pixels, png, floa
     toy.trained.save_weights("data/weights/densenet121.weights.h5")
     write_json("data/weights/densenet121.json", WEIGHTS)
 
-    def project(views=2, seed=20, batch_size=4, from_block="conv5", spread=False, magnify=1, blur=0.0):
+    def project(batch_size=4, from_block="conv5", spread=False, magnify=1):
         write_params(
             {
                 "features.from_block": from_block,
                 "features.spread": spread,
                 "features.magnify": magnify,
-                "augment.blur": blur,
                 "image.size": SIDE,
                 "image.crop": CROP,
-                "features.views": views,
                 "features.batch_size": batch_size,
-                "training.seed": seed,
             }
         )
         command(features.main, "densenet121")
@@ -76,49 +72,14 @@ def pooled(toy, images):
     return np.asarray(assembly.pooled_features(toy, toy.trained)(images.astype(np.float32)))
 
 
-def test_rows_are_the_images_then_their_mirror_images(project, toy, pixels):
-    made = project(views=2)
-    train, mirrored = pixels["train"], pixels["train"][:, :, ::-1]
-    assert made["train.features"].dtype == np.float32
-    np.testing.assert_allclose(made["train.features"][:10], pooled(toy, train), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(made["train.features"][10:], pooled(toy, mirrored), rtol=1e-4, atol=1e-5)
-    assert not np.allclose(made["train.features"][:10], made["train.features"][10:], rtol=1e-3)
-    np.testing.assert_array_equal(made["train.labels"], [0, 1] * 10)
-    assert made["train.labels"].dtype == np.int8
-
-
-def test_validation_has_one_view_whatever_training_has(project, toy, pixels):
-    made = project(views=3, blur=1.0)
-    assert made["train.features"].shape == (30, 8)
-    np.testing.assert_allclose(made["valid.features"], pooled(toy, pixels["valid"]), rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(made["valid.labels"], [0, 1] * 3)
-
-
-def test_every_other_view_is_mirrored(project, toy, pixels):
-    views = project(views=4, blur=NEVER)["train.features"].reshape(4, 10, 8)
-    whole, mirrored = pooled(toy, pixels["train"]), pooled(toy, pixels["train"][:, :, ::-1])
-    assert not np.allclose(whole, mirrored, rtol=1e-3)
-    for number, expected in enumerate([whole, mirrored, whole, mirrored]):
-        np.testing.assert_allclose(views[number], expected, rtol=1e-4, atol=1e-5)
-
-
-def test_the_seed_decides_how_views_are_spoilt_and_batches_do_not(project):
-    rows = [
-        project(views=3, seed=seed, batch_size=size, blur=1.0)["train.features"][20:]
-        for seed, size in ((1, 4), (1, 3), (2, 4))
-    ]
-    np.testing.assert_allclose(rows[0], rows[1], rtol=1e-4, atol=1e-5)
-    assert not np.allclose(rows[0], rows[2], rtol=1e-3)
-
-
-def test_views_from_the_third_on_are_spoilt_each_in_its_way(project):
-    plain, spoilt = (project(views=6, blur=blur) for blur in (NEVER, 1.0))
-    same = np.isclose(plain["train.features"], spoilt["train.features"], rtol=1e-3, atol=1e-4).all(axis=1)
-    assert same[:20].all()
-    assert same[20:].sum() <= 8  # the weakest blurs change nothing
-    third, fifth = spoilt["train.features"][20:30], spoilt["train.features"][40:50]
-    assert not np.allclose(third, fifth, rtol=1e-3)
-    np.testing.assert_allclose(plain["valid.features"], spoilt["valid.features"], rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("batch_size", [3, 4])
+def test_rows_are_the_images_in_their_order(project, toy, pixels, batch_size):
+    made = project(batch_size=batch_size)
+    for split, count in COUNTS.items():
+        features, labels = made[f"{split}.features"], made[f"{split}.labels"]
+        assert (features.dtype, labels.dtype) == (np.float32, np.int8)
+        np.testing.assert_allclose(features, pooled(toy, pixels[split]), rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(labels, [0, 1] * (count // 2))
 
 
 def test_earlier_blocks_stand_beside_the_last_one(project):
@@ -142,11 +103,10 @@ def test_a_magnified_face_is_another_picture_for_the_backbone(project, toy, pixe
 
 
 def test_it_is_written_down_what_the_features_were_made_of(project, capsys):
-    project(views=2)
+    project()
     content = json.loads((FOLDER / "features.json").read_text(encoding="utf-8"))
     assert content == {
         "weights": WEIGHTS,
-        "views": {"train": 2, "valid": 1},
         "seen": {"from_block": "conv5", "spread": False, "magnify": 1},
         **{split: shards.summary(Path("data/shards"), split) for split in COUNTS},
     }
@@ -154,7 +114,7 @@ def test_it_is_written_down_what_the_features_were_made_of(project, capsys):
         "features.json",
         *[f"{split}.{kind}.npy" for split in COUNTS for kind in ("features", "labels")],
     ]
-    assert "densenet121, train: 20 rows of 8 features, 2 of each image" in capsys.readouterr().out
+    assert "densenet121, train: 10 rows of 8 features" in capsys.readouterr().out
 
 
 def test_shards_that_are_missing_leave_nothing(project):

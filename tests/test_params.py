@@ -41,12 +41,6 @@ def test_the_committed_file_is_sound_and_trains_four_detectors_on_the_sample() -
         ("image.size", "64", "image.size = '64': input should be a valid integer"),
         ("image.size", 64.5, "image.size = 64.5: input should be a valid integer"),
         ("image.size", 8, "image.size = 8: input should be greater than or equal to 32"),
-        (
-            "features.views",
-            3,
-            "features.views = 3, but augment spoils no face, so views from the third on repeat the first two; "
-            "make it 2, or give a share of augment, as the preset robust does",
-        ),
         ("image.crop", 65, "image.crop = 65 is larger than image.size = 64; make it 64 or less"),
         ("training.deterministic", "no", "training.deterministic = 'no': input should be a valid boolean"),
         ("data.source", "kagle", "data.source = 'kagle': input should be 'sample', 'folder' or 'kaggle'"),
@@ -66,7 +60,8 @@ def test_the_committed_file_is_sound_and_trains_four_detectors_on_the_sample() -
         ("models", [], "models = .*: list should have at least 1 item"),
         ("models", ["resnet50", "resnet50"], "models names one backbone twice"),
         ("models", ["vgg16"], "models.0 = 'vgg16': input should be 'resnet50' or 'densenet121'"),
-        ("detectors.densenet121.finetune.unfreeze_from", "conv9", "unfreeze_from = 'conv9': input should be 'all', "),
+        ("features.from_block", "conv9", "features.from_block = 'conv9': input should be 'conv2', "),
+        ("detectors.resnet50.finetune.start", "warm", "start = 'warm': input should be 'probe' or 'fresh'"),
         ("detectors.resnet50.baseline.learning_rate", 0, "learning_rate = 0: input should be greater than 0"),
         ("detectors.resnet50.baseline.learning_rate", "1e-3", "learning_rate = '1e-3': input should be a valid number"),
     ],
@@ -99,7 +94,7 @@ def test_a_detector_without_its_section_is_named(content: dict[str, Any]) -> Non
 
 def test_further_problems_are_counted(content: dict[str, Any]) -> None:
     put(content, "image.size", 8)
-    put(content, "features.views", 0)
+    put(content, "features.magnify", 0)
     with pytest.raises(UserError, match=r"\(and 1 more\)$"):
         params.check(content, "params.yaml")
 

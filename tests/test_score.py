@@ -40,7 +40,7 @@ def project(tmp_path, monkeypatch, write_params, toy, float32, noise, png):
     write(Path("data/external"), {"other": 3}, (1, 1))
     write_params(settings())
     keras.utils.set_random_seed(1)
-    top = assembly.head(np.zeros(8), np.ones(8), 0.0)
+    top = assembly.head(np.zeros(8), np.ones(8))
     top.get_layer("logit").set_weights([np.random.default_rng(0).normal(size=(8, 1)), np.zeros(1)])
     assembly.save(toy, toy.backbone(), top, Path(f"data/models/{NAME}.keras"))
 
@@ -134,7 +134,7 @@ def test_another_seed_changes_the_noise_and_another_model_everything(scored, wri
     assert set(first.loc[changed, "condition"]) == {"noise 20"}
     passes.clear()
     keras.utils.set_random_seed(2)
-    top = assembly.head(np.zeros(8), np.ones(8), 0.0)
+    top = assembly.head(np.zeros(8), np.ones(8))
     assembly.save(toy, toy.backbone(), top, Path(f"data/models/{NAME}.keras"))
     scored()
     assert len(passes) == 7

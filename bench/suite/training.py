@@ -25,8 +25,8 @@ def measure() -> Iterator[Result]:
     """Images a second of both sides."""
     backbone = densenet121.backbone()
     width = backbone.output_shape[-1]
-    head = assembly.head(np.zeros(width), np.ones(width), 0.2)
-    detector = assembly.detector(densenet121, backbone, head, "inference")
+    head = assembly.head(np.zeros(width), np.ones(width))
+    detector = assembly.detector(densenet121, backbone, head)
     training.compile_model(detector, keras.optimizers.AdamW(1e-5))
 
     def real() -> "tf.data.Dataset":

@@ -10,9 +10,12 @@ from types import ModuleType
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from stages.backend import keras, tf
+from stages.backend import keras
 from stages.files import publish
+
+MOMENTUM = 0.9  # of BatchNorm's moving statistics; Keras' 0.99 would lag behind some hundred steps of training
 
 
 class BackboneModule(Protocol):
@@ -31,87 +34,61 @@ def backbone_module(model: str) -> ModuleType:
 
 
 def pooled_features(module: BackboneModule, backbone: "keras.Model") -> "keras.Model":
-    """The frozen backbone as a function: images (n, h, w, 3) in 0–255 to float32 features (n, width)."""
+    """The backbone as a function: images (n, h, w, 3) in 0–255 to float32 features (n, width)."""
     images = keras.Input((None, None, 3), name="image")
     activations = backbone(module.preprocess(images))
-    return keras.Model(images, _pooled(activations))
+    pooled = keras.layers.GlobalAveragePooling2D(dtype="float32", name="pool")(activations)
+    return keras.Model(images, pooled)
 
 
-def head(mean: np.ndarray, variance: np.ndarray, dropout: float) -> "keras.Model":
-    """Pooled features (n, width) to one logit: standardised by the training features, dropout, a linear layer.
+def head(mean: NDArray[np.float64], variance: NDArray[np.float64]) -> "keras.Model":
+    """Pooled features (n, width) to one logit: standardised by ``mean`` and ``variance`` (width,), then a linear layer.
 
     Standardising puts any backbone's features on one scale, so that one learning rate fits all, random weights too.
     The layer starts from nothing: of thousands of features, random weights would outlive a short training as noise.
-    A feature that hardly varies is not blown up: its variance counts as at least 1/1,000 of the average one.
     """
-    variance = np.maximum(variance, max(1e-3 * float(variance.mean()), 1e-12))
-    return keras.Sequential(
-        [
-            keras.Input((len(mean),), name="features"),
-            keras.layers.Normalization(
-                mean=mean.tolist(), variance=variance.tolist(), dtype="float32", name="standardise"
-            ),
-            keras.layers.Dropout(dropout, dtype="float32", name="dropout"),
-            keras.layers.Dense(1, kernel_initializer="zeros", dtype="float32", name="logit"),
-        ],
-        name="head",
+    standardise = keras.layers.Normalization(
+        mean=mean.tolist(), variance=variance.tolist(), dtype="float32", name="standardise"
     )
+    return _head(len(mean), standardise)
 
 
-class InferenceMode(keras.layers.Layer):
-    """A network that stays in inference mode while it trains: its BatchNorm keeps the moving statistics.
+def trainable_head(width: int) -> "keras.Model":
+    """A head for features that still change: it standardises by the batch's own mean and variance."""
+    return _head(width, keras.layers.BatchNormalization(center=False, scale=False, dtype="float32", name="standardise"))
 
-    To call the network with ``training=False`` is not enough: a functional model hands the ``training`` that it was
-    called with down to all its layers, over what was said when it was built (Keras 3.15).
+
+def _head(width: int, standardise: "keras.layers.Layer") -> "keras.Model":
+    logit = keras.layers.Dense(1, kernel_initializer="zeros", dtype="float32", name="logit")
+    return keras.Sequential([keras.Input((width,), name="features"), standardise, logit], name="head")
+
+
+def set_batch_norm(layers: "list[keras.layers.Layer]", *, trains: bool, devices: int) -> None:
+    """Let BatchNorm use each batch's statistics and keep up with a short training, or else stay as it is.
+
+    Of a layer that is not trainable, Keras keeps the moving statistics. ``devices`` that share a batch share its
+    statistics, too.
     """
-
-    def __init__(self, network: "keras.Model") -> None:
-        super().__init__(name="inference_mode")
-        self.network = network
-
-    def call(self, images: "tf.Tensor") -> "tf.Tensor":
-        """Forward, without batch statistics."""
-        return self.network(images, training=False)
+    for layer in layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable, layer.momentum, layer.synchronized = trains, MOMENTUM, devices > 1
 
 
-def detector(module: BackboneModule, backbone: "keras.Model", top: "keras.Model", batch_norm: str) -> "keras.Model":
-    """Images (n, h, w, 3) in 0–255 to logits (n, 1), for training.
-
-    With ``batch_norm`` "inference", BatchNorm keeps its moving statistics while the rest trains; with "training" it
-    uses each batch's own, and the moving ones must be estimated again afterwards.
-    """
-    return _assemble(module, _in_mode(backbone, batch_norm), top)
-
-
-def rest_of_detector(rest: "keras.Model", top: "keras.Model", batch_norm: str) -> "keras.Model":
-    """As :func:`detector`, from the outputs (n, h, w, channels) of the frozen layers on."""
-    outputs = keras.Input(rest.input.shape[1:], name="outputs_of_frozen_layers")
-    return keras.Model(outputs, top(_pooled(_in_mode(rest, batch_norm)(outputs))))
+def settled(top: "keras.Model") -> "keras.Model":
+    """A trainable head as a :func:`head` that does the same with the mean and variance that it ended with."""
+    norm = top.get_layer("standardise")
+    if not isinstance(norm, keras.layers.BatchNormalization):
+        return top
+    mean, variance = (np.asarray(weight, np.float64) for weight in norm.get_weights())
+    still = head(mean, variance + norm.epsilon)
+    still.get_layer("logit").set_weights(top.get_layer("logit").get_weights())
+    return still
 
 
-def _in_mode(network: "keras.Model", batch_norm: str) -> "keras.layers.Layer":
-    return InferenceMode(network) if batch_norm == "inference" else network
-
-
-def _assemble(module: BackboneModule, backbone: "keras.layers.Layer", top: "keras.Model") -> "keras.Model":
-    images = keras.Input((None, None, 3), name="image")
-    return keras.Model(images, top(_pooled(backbone(module.preprocess(images)))))
-
-
-def _pooled(activations: "keras.KerasTensor") -> "keras.KerasTensor":
-    return keras.layers.GlobalAveragePooling2D(dtype="float32", name="pool")(activations)
-
-
-def unfreeze(backbone: "keras.Model", block: str) -> int:
-    """Let the backbone train from a block on (conv1 … conv5), or all of it ("all"); below, it stays as it is.
-
-    Returns the number of its first layer that trains.
-    """
-    layers = backbone.layers
-    first = 0 if block == "all" else next(i for i, layer in enumerate(layers) if layer.name.startswith(f"{block}_"))
-    for number, layer in enumerate(layers):
-        layer.trainable = number >= first
-    return first
+def detector(module: BackboneModule, backbone: "keras.Model", top: "keras.Model") -> "keras.Model":
+    """Images (n, h, w, 3) in 0–255 to logits (n, 1)."""
+    features = pooled_features(module, backbone)
+    return keras.Model(features.input, top(features.output))
 
 
 def save(module: BackboneModule, backbone: "keras.Model", top: "keras.Model", path: Path) -> None:
@@ -127,7 +104,7 @@ def save(module: BackboneModule, backbone: "keras.Model", top: "keras.Model", pa
         clean_backbone.set_weights(backbone.get_weights())
         clean_top = keras.models.clone_model(top)
         clean_top.set_weights(top.get_weights())
-        logits = _assemble(module, clean_backbone, clean_top)
+        logits = detector(module, clean_backbone, clean_top)
         probability = keras.layers.Activation("sigmoid", name="probability")(logits.output)
         with publish(path) as part:
             keras.Model(logits.input, probability, name=path.stem.replace("-", "_")).save(part)

@@ -2,126 +2,64 @@
 
 Fisher's discriminant weighs features by how they vary together within a class; a head that learns by gradients alone is
 stopped long before it knows that. There are thousands of features of a few hundred faces, so the covariance is shrunk
-towards a multiple of the identity (Friedman 1989, "Regularized discriminant analysis"; Ledoit & Wolf 2004).
+towards a multiple of the identity (Friedman 1989, "Regularized discriminant analysis").
 """
-
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import solve
+from sklearn.linear_model import Ridge
+from sklearn.preprocessing import StandardScaler
 
 from stages.backend import keras
+from stages.detectors import assembly
 from stages.detectors.rows import Rows
 from stages.scoring import platt
 
+SHRINKAGE = 0.3  # of the covariance; 0.1 to 0.5 rank alike (docs/recipe.md)
+MOST_ROWS = 16_384  # that the start is made of, 370 MB of the widest features; the gradients see all
 CHUNK = 2048  # rows at a time: 46 MB of the widest features
-TINY = 1e-12  # variance, where no feature varies at all: the discriminant is 0 then
-Standard = Callable[[np.ndarray], np.ndarray]  # features to standardised ones
+TINY = 1e-12  # variance, where no feature varies at all
 
 
-def start(head: "keras.Model", train: Rows, valid: Rows, shrinkage: float) -> None:
-    """Set a head (:func:`stages.detectors.assembly.head`) to the discriminant of training rows, both classes present.
+def head(train: Rows, valid: Rows) -> "keras.Model":
+    """A head (:func:`stages.detectors.assembly.head`) at the discriminant of training rows, both classes present.
 
     Of more features than rows the discriminant is far too sure of the rows that it was made of; so its scale and its
     offset are Platt's, of the validation rows.
     """
-    standard = standard_of(head)
-    weights = discriminant(*train, np.arange(len(train[1])), shrinkage, standard)
-    scores = scores_of(valid[0], np.arange(len(valid[1])), weights, standard)
-    scale, bias = calibrated(scores, valid[1])
-    head.get_layer("logit").set_weights([weights[:, np.newaxis] * scale, np.array([bias])])
+    top = assembly.head(*moments(train[0]))
+    standardise = top.get_layer("standardise")
+    features, labels = train[0][:MOST_ROWS], train[1][:MOST_ROWS]
+    weights = discriminant(keras.ops.convert_to_numpy(standardise(features)), labels)
+    scores = keras.ops.convert_to_numpy(standardise(valid[0])) @ weights
+    spread = float(scores.std()) or 1.0
+    temperature, offset = platt.scaling(valid[1], scores / spread)
+    top.get_layer("logit").set_weights(
+        [weights[:, np.newaxis] / (spread * temperature), np.array([-offset / temperature])]
+    )
+    return top
 
 
-def standard_of(head: "keras.Model") -> Standard:
-    """How a head standardises features."""
-    standardise = head.get_layer("standardise")
+def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance of each column, read in chunks of rows.
 
-    def standard(rows: np.ndarray) -> np.ndarray:
-        standardised: np.ndarray = keras.ops.convert_to_numpy(standardise(rows))
-        return standardised
-
-    return standard
+    A feature that hardly varies is not to be blown up: its variance counts as at least 1/1,000 of the average one.
+    """
+    scaler = StandardScaler()
+    for start in range(0, len(features), CHUNK):
+        scaler.partial_fit(features[start : start + CHUNK])
+    return scaler.mean_, np.maximum(scaler.var_, max(1e-3 * float(scaler.var_.mean()), TINY))
 
 
 def discriminant(
-    features: np.ndarray, labels: np.ndarray, rows: NDArray[np.intp], shrinkage: float, standard: Standard
-) -> NDArray[np.float64]:
-    """The weights (width,) of the linear discriminant of the features of some rows, as ``standard`` gives them.
+    features: NDArray[np.float32], labels: NDArray[np.int8], shrinkage: float = SHRINKAGE
+) -> NDArray[np.float32]:
+    """The direction (width,) of the linear discriminant of standardised features (rows × width).
 
-    ``shrinkage`` in (0, 1] is the share of the identity, times the average variance, in the covariance within classes.
-    Of fewer rows than there are features, their products with each other say the same as those of the features
-    (Woodbury's identity), and are fewer.
+    ``shrinkage`` in (0, 1) is the share of the identity in the covariance within classes. Least squares on the labels
+    has the discriminant's direction (Hastie, Tibshirani & Friedman 2009, exercise 4.2), and a ridge is its shrinkage:
+    of (1 - s) W + s I and W + s / (1 - s) I the directions are the same.
     """
-    if len(rows) < features.shape[1]:
-        return _of_few(standard(features[rows]).astype(np.float64), labels[rows], shrinkage)
-    return moments(features, labels, rows, standard).discriminant(shrinkage)
-
-
-@dataclass(frozen=True, slots=True)
-class Moments:
-    """What the discriminant of many rows is made of: sums of rows, so that of all less some is that of the others.
-
-    ``counts`` (2,) and ``sums`` (2, width) of each class, ``products`` (width, width) of features with each other.
-    """
-
-    counts: NDArray[np.float64]
-    sums: NDArray[np.float64]
-    products: NDArray[np.float64]
-
-    def __sub__(self, other: "Moments") -> "Moments":
-        return Moments(self.counts - other.counts, self.sums - other.sums, self.products - other.products)
-
-    def discriminant(self, shrinkage: float) -> NDArray[np.float64]:
-        """The weights (width,), as of :func:`discriminant`."""
-        width = len(self.products)
-        means = self.sums / self.counts[:, np.newaxis]
-        covariance = (self.products - (means.T * self.counts) @ means) / self.counts.sum()
-        variance = max(np.trace(covariance) / width, TINY)
-        covariance *= 1 - shrinkage
-        covariance[np.diag_indices(width)] += shrinkage * variance
-        weights: NDArray[np.float64] = solve(covariance, means[1] - means[0], assume_a="pos", overwrite_a=True)
-        return weights
-
-
-def moments(features: np.ndarray, labels: np.ndarray, rows: NDArray[np.intp], standard: Standard) -> Moments:
-    """The moments of the features of some rows, as ``standard`` gives them, read in chunks."""
-    width = features.shape[1]
-    found = Moments(np.zeros(2), np.zeros((2, width)), np.zeros((width, width)))
-    for at in range(0, len(rows), CHUNK):
-        chunk = rows[at : at + CHUNK]
-        standardised, classes = standard(features[chunk]), labels[chunk]
-        found.products[:] += standardised.T @ standardised
-        for label in (0, 1):
-            found.counts[label] += (classes == label).sum()
-            found.sums[label] += standardised[classes == label].sum(axis=0, dtype=np.float64)
-    return found
-
-
-def _of_few(standardised: NDArray[np.float64], labels: np.ndarray, shrinkage: float) -> NDArray[np.float64]:
-    """As :func:`discriminant`: of C = a·1 + c·ZᵀZ, C⁻¹d = (d - c·Zᵀ(a·1 + c·ZZᵀ)⁻¹Zd) / a."""
-    means = np.stack([standardised[labels == label].mean(axis=0) for label in (0, 1)])
-    centred, difference = standardised - means[labels], means[1] - means[0]
-    identity = shrinkage * max(np.mean(centred**2), TINY)
-    share = (1 - shrinkage) / len(labels)
-    products = share * (centred @ centred.T)
-    products[np.diag_indices(len(labels))] += identity
-    within = centred.T @ solve(products, centred @ difference, assume_a="pos", overwrite_a=True)
-    weights: NDArray[np.float64] = (difference - share * within) / identity
+    ridge = Ridge(alpha=len(labels) * shrinkage / (1 - shrinkage), solver="cholesky", copy_X=False)
+    weights: NDArray[np.float32] = ridge.fit(features, labels.astype(np.float32)).coef_
     return weights
-
-
-def scores_of(
-    features: np.ndarray, rows: NDArray[np.intp], weights: NDArray[np.float64], standard: Standard
-) -> NDArray[np.float64]:
-    """What weights (width,) make of the features of some rows, read in chunks: (rows,)."""
-    chunks = (rows[at : at + CHUNK] for at in range(0, len(rows), CHUNK))
-    return np.concatenate([standard(features[chunk]) @ weights for chunk in chunks])
-
-
-def calibrated(scores: NDArray[np.float64], labels: np.ndarray) -> tuple[float, float]:
-    """The scale and the bias that make logits of scores: logit = scale · score + bias, by Platt's scaling."""
-    spread = float(scores.std()) or 1.0
-    temperature, offset = platt.scaling(labels, scores / spread)
-    return 1 / (spread * temperature), -offset / temperature

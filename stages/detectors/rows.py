@@ -1,7 +1,6 @@
 """Rows of features and their labels: one pair of files a split, so that no one holds them all.
 
-``<split>.features.npy`` is float32, rows × width; ``<split>.labels.npy`` int8, 1 fake, 0 real. Where a face has several
-views, the rows of all faces follow one another, view after view.
+``<split>.features.npy`` is float32, rows × width; ``<split>.labels.npy`` int8, 1 fake, 0 real.
 """
 
 from pathlib import Path

@@ -1,8 +1,8 @@
-"""The training loop of both phases: it keeps the best epoch, stops when nothing gets better, and survives a kill.
+"""The training loop of both phases: Keras' ``fit``, the best epoch by exact validation figures, and survival of a kill.
 
-Everything that a restart needs lies in one scratch folder: the journal (one row an epoch), the best weights, and
-a backup of model and optimiser. The folder's name is a digest of the parameters and the inputs, so a changed
-parameter never meets an old checkpoint.
+All that a restart needs lies in one scratch folder: the journal (one row an epoch), the best weights, and a backup of
+model and optimiser. The folder's name is a digest of parameters, inputs and code, so none of them ever meets an old
+checkpoint.
 """
 
 import csv
@@ -10,44 +10,30 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from stages.backend import keras, tf
+from stages.backend import keras
 from stages.errors import UserError
-from stages.files import digest, project_root, publish
+from stages.files import digest, project_root, publish, sha256
+from stages.scoring import figures, intervals
 
-COLUMNS = [
-    "epoch",
-    "loss",
-    "accuracy",
-    "auc",
-    "val_loss",
-    "val_accuracy",
-    "val_auc",
-    "learning_rate",
-    "seconds",
-    "waiting",
-]
+COLUMNS = ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "val_auc", "learning_rate", "seconds"]
 HISTORY = "history.csv"
+CONFIDENCE, RESAMPLES = 0.95, 200  # of the interval that says whether two epochs can be told apart
 Row = dict[str, float | None]
 
 
-def compile_model(model: "keras.Model", optimizer: "keras.Optimizer", label_smoothing: float = 0.0) -> None:
-    """Compile a model that gives logits: binary cross-entropy, accuracy at P = 0.5, area under the ROC curve.
-
-    The loss takes labels of ``label_smoothing`` / 2 and 1 - ``label_smoothing`` / 2 for 0 and 1 (Szegedy et al. 2016).
-    """
+def compile_model(model: "keras.Model", optimizer: "keras.Optimizer") -> None:
+    """Compile a model that gives logits: binary cross-entropy, accuracy at P = 0.5."""
     model.compile(
         optimizer=optimizer,
-        loss=keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=label_smoothing),
-        metrics=[
-            keras.metrics.BinaryAccuracy(threshold=0.0, name="accuracy"),
-            keras.metrics.AUC(from_logits=True, num_thresholds=1000, name="auc"),
-        ],
+        loss=keras.losses.BinaryCrossentropy(from_logits=True),
+        metrics=[keras.metrics.BinaryAccuracy(threshold=0.0, name="accuracy")],
     )
 
 
@@ -65,14 +51,15 @@ def warmed_cosine(peak: float, steps: int, warmup: float) -> "keras.optimizers.s
     )
 
 
-def best_of(rows: list[Row]) -> Row:
-    """The row of the highest validation AUC, the earliest of equals."""
-    return max(rows, key=lambda row: row["val_auc"] or 0.0)
-
-
 def scratch_folder(name: str, *ingredients: Any) -> Path:
-    """The folder for what ``name`` (such as "densenet121-finetune") must remember, by a digest of its ingredients."""
-    return project_root() / ".scratch" / f"{name}-{digest(*ingredients)}"
+    """The folder for what ``name`` (such as "densenet121-finetune") must remember.
+
+    Its name is a digest of the ingredients, of our code that is loaded, and of the versions of TensorFlow and Keras.
+    """
+    modules = sorted(name for name in sys.modules if name.split(".")[0] == "stages")
+    code = [sha256(file) for name in modules if (file := getattr(sys.modules[name], "__file__", None))]
+    versions = [version(library) for library in ("tensorflow", "keras")]
+    return project_root() / ".scratch" / f"{name}-{digest(*ingredients, code, versions)}"
 
 
 def completed_epochs(scratch: Path) -> int:
@@ -82,76 +69,105 @@ def completed_epochs(scratch: Path) -> int:
 
 
 class Journal(keras.callbacks.Callback):
-    """One row an epoch, and the weights of the best one: highest validation AUC, the earliest of equals.
+    """Validates after each epoch; keeps a row of each, and the weights of the best.
 
-    Both are published whole and tell all that is known, so a run that is killed goes on from them. The model is backed
-    up after this callback; an epoch that was killed between the two is run again, and its first try forgotten.
+    An epoch takes the place of the best one if its AUC is higher and the paired interval of the lead leaves out 0. Two
+    that cannot be told apart so are decided by the loss: validation images are few, and the loss looks at each of them.
+
+    Rows and weights are published whole and tell all that is known, so a killed run goes on from them. The model is
+    backed up after this callback; an epoch that was killed between the two is run again, its first try forgotten.
     """
 
-    def __init__(self, scratch: Path, patience: int, waited: "tf.Variable | None" = None) -> None:
+    def __init__(self, scratch: Path, patience: int, valid: Any, labels: NDArray[np.int8]) -> None:
         super().__init__()
-        self.scratch, self.patience, self.waited = scratch, patience, waited
+        self.scratch, self.patience, self.valid, self.labels = scratch, patience, valid, labels
         self.rows: list[Row] = read_history(scratch / HISTORY) if (scratch / HISTORY).exists() else []
 
-    @property
-    def best(self) -> Row:
-        """The row of the best epoch so far."""
-        return best_of(self.rows)
+    def best_weights(self) -> Path | None:
+        """The file of the best epoch so far: its weights and validation logits; None before the first."""
+        files = sorted(self.scratch.glob("best-*.npz"), key=_epoch)
+        return files[-1] if files else None
 
     @property
-    def best_weights(self) -> Path:
-        """The file of the best epoch's weights."""
-        return self.scratch / f"best-{self.best['epoch']:.0f}.npz"
+    def best(self) -> Row | None:
+        """The row of the best epoch so far; None before the first."""
+        file = self.best_weights()
+        return next(row for row in self.rows if row["epoch"] == _epoch(file)) if file else None
 
     def over(self, epochs: int) -> bool:
         """Whether all epochs are done, or the best one is too long ago."""
-        last = (self.rows[-1]["epoch"] or 0) if self.rows else 0
-        return last >= epochs or (last > 0 and last - (self.best["epoch"] or 0) >= self.patience)
+        last, best = (self.rows[-1]["epoch"] or 0) if self.rows else 0, self.best
+        return last >= epochs or (best is not None and last - (best["epoch"] or 0) >= self.patience)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Forget what came after the backup that this epoch starts from; start the clock."""
         self.rows = [row for row in self.rows if (row["epoch"] or 0) <= epoch]
         for file in self.scratch.glob("best-*.npz"):
-            if not self.rows or file != self.best_weights:
+            if _epoch(file) > epoch:
                 file.unlink()
+        for file in sorted(self.scratch.glob("best-*.npz"), key=_epoch)[:-1]:
+            file.unlink()
         self.started = time.monotonic()
-        if self.waited is not None:
-            self.waited.assign(0.0)
-
-    def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
-        """Stop the clock: validation follows."""
-        self.seconds = time.monotonic() - self.started
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Write the epoch down, keep its weights if it is the best, stop if the best is too long ago."""
-        figures = {name: float(value) for name, value in (logs or {}).items()}
-        if not all(math.isfinite(value) for value in figures.values()):
-            raise UserError(
-                f"the loss is no longer a number in epoch {epoch + 1}; lower the learning_rate in params.yaml"
-            )
+        """Validate, write the epoch down, stop if the best one is too long ago."""
+        seconds = time.monotonic() - self.started
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-        waiting = None if self.waited is None else float(self.waited.numpy()) / self.seconds
-        self.add({"epoch": epoch + 1, **figures, "learning_rate": rate, "seconds": self.seconds, "waiting": waiting})
+        self.add(epoch + 1, {**(logs or {}), "learning_rate": rate, "seconds": seconds})
         self.model.stop_training = self.over(epoch + 2)
 
-    def add(self, row: Row) -> None:
-        """Add a row, and keep the model's weights if it is the best."""
-        self.rows.append({column: row.get(column) for column in COLUMNS})
-        if self.best is self.rows[-1]:
-            with publish(self.best_weights) as part:
-                np.savez(part, *self.model.get_weights())
+    def add(self, epoch: int, measured: dict[str, float]) -> None:
+        """Validate the model as it is, add its row, and keep its weights if it is the best."""
+        logits = self.model.predict(self.valid, verbose=0)[:, 0].astype(np.float64)
+        finite = np.isfinite(logits).all() and all(math.isfinite(value) for value in measured.values())
+        if not finite:
+            raise UserError(f"the loss is no longer a number in epoch {epoch}; lower the learning_rate in params.yaml")
+        validated = {
+            "val_loss": figures.loss(self.labels, logits),
+            "val_accuracy": float(figures.correct(self.labels, logits, 0.0).mean()),
+            "val_auc": figures.roc_auc(self.labels, logits),
+        }
+        row: Row = {column: {"epoch": float(epoch), **measured, **validated}.get(column) for column in COLUMNS}
+        better = self.better(row, logits)
+        self.rows.append(row)
+        if better:
+            with publish(self.scratch / f"best-{epoch}.npz") as part:
+                np.savez(part, *self.model.get_weights(), logits=logits)
         write_history(self.scratch / HISTORY, self.rows)
+
+    def better(self, row: Row, logits: NDArray[np.float64]) -> bool:
+        """Whether a row with these validation logits replaces the best; the log says where the loss decides."""
+        file, best = self.best_weights(), self.best
+        if file is None or best is None:
+            return True
+        with np.load(file) as kept:
+            low, high = intervals.of_auc_lead(
+                self.labels, logits, kept["logits"], confidence=CONFIDENCE, resamples=RESAMPLES, seed=0
+            )
+        if low > 0 or high < 0:
+            return low > 0
+        lower = (row["val_loss"] or 0.0) < (best["val_loss"] or 0.0)
+        if lower != ((row["val_auc"] or 0.0) > (best["val_auc"] or 0.0)):
+            kept_epoch, other = (row, best) if lower else (best, row)
+            print(
+                f"epoch {kept_epoch['epoch']:.0f} is kept before {other['epoch']:.0f} by its loss "
+                f"({kept_epoch['val_loss']:.4f} and {other['val_loss']:.4f}): {len(self.labels)} validation images "
+                f"cannot tell AUC {kept_epoch['val_auc']:.4f} from {other['val_auc']:.4f}"
+            )
+        return lower
 
     def restore_best(self) -> None:
         """Give the model the weights of the best epoch."""
-        with np.load(self.best_weights) as arrays:
-            self.model.set_weights([arrays[name] for name in arrays.files])
+        file = self.best_weights()
+        assert file is not None, "no epoch was run"
+        with np.load(file) as arrays:
+            self.model.set_weights([arrays[name] for name in arrays.files if name != "logits"])
 
 
 class Backup(keras.callbacks.Callback):
     """Model and optimiser as they were after the latest epoch: one file, whole or not at all, the epoch in its name.
 
-    Keras' ``BackupAndRestore`` writes in place and in two files: a kill in between leaves what no later run can load.
+    Keras' ``BackupAndRestore`` writes weights and epoch into two files: a kill in between trains an epoch twice.
     """
 
     def __init__(self, scratch: Path) -> None:
@@ -160,7 +176,7 @@ class Backup(keras.callbacks.Callback):
 
     def files(self) -> list[Path]:
         """The backups; more than one only where a kill came before the older one was removed."""
-        return sorted(self.scratch.glob("epoch-*.weights.h5"))
+        return sorted(self.scratch.glob("epoch-*.weights.h5"), key=_epoch)
 
     def restore(self, model: "keras.Model") -> int:
         """Give a compiled model its backup, if there is one; return the number of epochs that it has behind it."""
@@ -168,75 +184,58 @@ class Backup(keras.callbacks.Callback):
             return 0
         model.optimizer.build(model.trainable_variables)
         model.load_weights(self.files()[-1])
-        return int(self.files()[-1].name.split(".")[0].removeprefix("epoch-"))
+        return _epoch(self.files()[-1])
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Publish the backup of this epoch, then remove the one before."""
-        with publish(self.scratch / f"epoch-{epoch + 1:05d}.weights.h5") as part:
+        with publish(self.scratch / f"epoch-{epoch + 1}.weights.h5") as part:
             self.model.save_weights(part)
         for file in self.files()[:-1]:
             file.unlink()
+
+
+def _epoch(file: Path) -> int:
+    """The epoch in the name of a file such as ``best-3.npz``."""
+    return int(file.name.split(".")[0].rpartition("-")[2])
 
 
 def fit(
     model: "keras.Model",
     train: Any,
     valid: Any,
+    labels: NDArray[np.int8],
     *,
     epochs: int,
     patience: int,
     scratch: Path,
     steps_per_epoch: int | None = None,
-    callbacks: "Sequence[keras.callbacks.Callback]" = (),
-) -> list[Row]:
-    """Train a compiled model, leave it with the weights of its best epoch, return the journal.
+    keep_start: bool = False,
+) -> tuple[list[Row], Row]:
+    """Train a compiled model, leave it with the weights of its best epoch; return all rows, and that of the best.
 
-    The untouched model counts as epoch 0, so that training never ends below where it began.
-    ``callbacks`` are called before the journal's, so what they do before a validation counts as training.
-    A run that finds its own scratch folder goes on from there. On one device the journal tells the share of the time in
-    which training waited for a dataset's next batch.
+    ``labels`` (n,) are those of ``valid``, in its order. With ``keep_start`` the model as it came counts as epoch 0.
+    A run that finds its own scratch folder goes on from there.
     """
     scratch.mkdir(parents=True, exist_ok=True)
-    waited = None
-    if isinstance(train, tf.data.Dataset) and not tf.distribute.has_strategy():
-        waited = tf.Variable(0.0, dtype=tf.float64)
-        train = timed(train, waited)
-    journal, backup = Journal(scratch, patience, waited), Backup(scratch)
-    if not journal.rows:
-        journal.set_model(model)
-        journal.add({"epoch": 0} | {f"val_{name}": float(v) for name, v in evaluate(model, valid).items()})
+    journal, backup = Journal(scratch, patience, valid, labels), Backup(scratch)
+    journal.set_model(model)
+    if keep_start and not journal.rows:
+        journal.add(0, {})
     if done := completed_epochs(scratch):
         print(f"resumed: {done} of {epochs} epochs were done before")
     if not journal.over(epochs):
         model.fit(
             train,
-            validation_data=valid,
             initial_epoch=backup.restore(model),
             epochs=epochs,
             steps_per_epoch=steps_per_epoch,
             shuffle=False,  # both kinds of training data shuffle themselves
-            callbacks=[keras.callbacks.TerminateOnNaN(), *callbacks, journal, backup],
+            callbacks=[keras.callbacks.TerminateOnNaN(), journal, backup],
             verbose=1 if sys.stdout.isatty() else 2,
         )
-    journal.set_model(model)
     journal.restore_best()
-    return journal.rows
-
-
-def timed(batches: "tf.data.Dataset", waited: "tf.Variable") -> "tf.data.Dataset":
-    """The same batches; the seconds that each lets its reader wait are added to ``waited``."""
-    clock = tf.data.Dataset.counter().map(lambda _: tf.timestamp())
-
-    def note(start: "tf.Tensor", batch: Any, end: "tf.Tensor") -> Any:
-        waited.assign_add(end - start)
-        return batch
-
-    return tf.data.Dataset.zip((clock, batches, clock)).map(note)  # a zip reads its parts one after the other
-
-
-def evaluate(model: "keras.Model", data: Any) -> dict[str, float]:
-    """The compiled model's loss and metrics over ``data``."""
-    return dict(model.evaluate(data, return_dict=True, verbose=0))
+    assert journal.best is not None
+    return journal.rows, journal.best
 
 
 def forget(scratch: Path) -> None:
@@ -256,23 +255,3 @@ def write_history(path: Path, rows: list[Row]) -> None:
         writer = csv.DictWriter(file, COLUMNS, restval="")
         writer.writeheader()
         writer.writerows({**row, "epoch": int(row["epoch"] or 0)} for row in rows)
-
-
-def batch_norm_layers(backbone: "keras.Model") -> "list[keras.layers.BatchNormalization]":
-    """The backbone's BatchNorm layers that train."""
-    layers = [layer for layer in backbone.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    return [layer for layer in layers if layer.trainable]
-
-
-def estimate_batch_norm(
-    model: "keras.Model", layers: "list[keras.layers.BatchNormalization]", batches: "tf.data.Dataset"
-) -> None:
-    """Set the moving statistics of a model's BatchNorm layers to their plain average over ``batches``.
-
-    The weights have moved since most of the moving average was taken (Wu & Johnson 2021, arXiv:2105.07576, "precise
-    BatchNorm"). The model runs in training mode, without learning.
-    """
-    for number, (images, _) in enumerate(batches):
-        for layer in layers:
-            layer.momentum = number / (number + 1)
-        model(images, training=True)

@@ -149,7 +149,7 @@ def _flip(window: "tf.Tensor", seed: "tf.Tensor") -> "tf.Tensor":
 
 
 def faces(folder: Path, split: str, *, size: int, batch_size: int) -> "tf.data.Dataset":
-    """Batches of (images, labels, members) of a split, whole faces, once, in their order on disk."""
+    """Batches of (images, labels, members) of a split, whole faces as uint8, once, in their order on disk."""
     images = int(summary(folder, split)["images"])
 
     def example(record: "tf.Tensor") -> tuple["tf.Tensor", ...]:
@@ -161,13 +161,8 @@ def faces(folder: Path, split: str, *, size: int, batch_size: int) -> "tf.data.D
         .apply(tf.data.experimental.assert_cardinality(images))  # or Keras would warn that the data ran out
         .map(example, num_parallel_calls=tf.data.AUTOTUNE)
         .batch(batch_size)
-        .map(_in_float32, num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(tf.data.AUTOTUNE)
     )
-
-
-def _in_float32(images: "tf.Tensor", *others: "tf.Tensor") -> tuple["tf.Tensor", ...]:
-    return tf.cast(images, tf.float32), *others
 
 
 def labelled(folder: Path, split: str, *, size: int, batch_size: int) -> "tf.data.Dataset":
@@ -185,96 +180,39 @@ def augmented(
     crop: int,
     batch_size: int,
     seed: int,
-    views: int | None = None,
     start: int = 0,
     spoil: Spoil | None = None,
 ) -> "tf.data.Dataset":
-    """Endless batches of (crops, labels n × 1, rows n): shuffled anew in each pass, each with a random crop and flip.
+    """Endless batches of (crops as uint8, labels n × 1): shuffled anew in each pass, each with a fresh crop and flip.
 
-    ``rows`` says where an image lies in the split. Crops are fresh ones in every pass, or, with ``views``, that many
-    fixed ones, a pass each in turn, and ``spoil`` may change the pixels of each (:mod:`stages.faces.augmentation`).
-    ``start`` counts the images drawn before: a resumed run goes on where it was. The order of a pass, and what happens
-    to an image in it, depend on ``seed`` and the number of the pass alone, not on which thread was faster.
+    ``spoil`` may change the pixels of each (:mod:`stages.faces.augmentation`). ``start`` counts the images drawn
+    before: a resumed run goes on where it was. The order of a pass, and what happens to an image in it, depend on
+    ``seed`` and the number of the pass alone, not on which thread was faster.
     """
     images = int(summary(folder, split)["images"])
+    records = _records(folder, split).enumerate()
+
+    def shuffled(number: "tf.Tensor") -> "tf.data.Dataset":
+        order = records.shuffle(SHUFFLE_BUFFER, seed=seed + number, reshuffle_each_iteration=False)
+        return order.map(lambda row, record: (number, row, record))
 
     def example(number: "tf.Tensor", row: "tf.Tensor", record: "tf.Tensor") -> tuple["tf.Tensor", ...]:
-        shown = number % views if views else number
-        window, label = _window(record, size, crop, _window_seed(seed, shown, row, images), spoil)
-        return window, label[tf.newaxis], row
+        fields = _parse(record)
+        drawn = tf.stack([tf.constant(seed, tf.int64), 2 * (number * images + row)])
+        window = decode_crop_and_flip(fields["image"], size, crop, drawn)
+        return spoil(window, drawn) if spoil else window, fields["label"][tf.newaxis]
 
     return (
-        _passes(_records(folder, split).enumerate(), images, seed, start)
+        tf.data.Dataset.counter(start // images)
+        .flat_map(shuffled)
+        .skip(start % images)
         .map(example, num_parallel_calls=tf.data.AUTOTUNE)
         .batch(batch_size, drop_remainder=True)
-        .map(_in_float32, num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(tf.data.AUTOTUNE)
     )
-
-
-def view(
-    folder: Path,
-    split: str,
-    number: int,
-    *,
-    size: int,
-    crop: int,
-    batch_size: int,
-    seed: int,
-    spoil: Spoil | None = None,
-) -> "tf.data.Dataset":
-    """Batches of (crops, labels n) of one fixed view of :func:`augmented`, once, in their order on disk."""
-    images = int(summary(folder, split)["images"])
-
-    def example(row: "tf.Tensor", record: "tf.Tensor") -> tuple["tf.Tensor", "tf.Tensor"]:
-        return _window(record, size, crop, _window_seed(seed, tf.constant(number, tf.int64), row, images), spoil)
-
-    return (
-        _records(folder, split)
-        .enumerate()
-        .map(example, num_parallel_calls=tf.data.AUTOTUNE)
-        .batch(batch_size)
-        .map(_in_float32, num_parallel_calls=tf.data.AUTOTUNE)
-        .prefetch(tf.data.AUTOTUNE)
-    )
-
-
-def draws(images: int, *, seed: int, views: int, start: int) -> "tf.data.Dataset":
-    """The (view, row) of each image that :func:`augmented` draws with the same arguments, endlessly: int64 scalars."""
-    rows = tf.data.Dataset.range(images).map(lambda row: (row,))
-    return _passes(rows, images, seed, start).map(lambda number, row: (number % views, row))
-
-
-def in_order(images: int) -> "tf.data.Dataset":
-    """The (view 0, row) of each image, once, as they lie on disk: int64 scalars."""
-    return tf.data.Dataset.range(images).map(lambda row: (tf.zeros_like(row), row))
 
 
 def labels(folder: Path, split: str) -> np.ndarray:
     """The labels of a split (int8, n), in their order on disk."""
     found = _records(folder, split).map(lambda record: _parse(record)["label"]).batch(SHUFFLE_BUFFER)
     return np.concatenate([batch.numpy() for batch in found]).astype(np.int8)
-
-
-def _passes(elements: "tf.data.Dataset", images: int, seed: int, start: int) -> "tf.data.Dataset":
-    """Endless (number of the pass, *element), each pass over the ``images`` elements shuffled anew."""
-
-    def shuffled(number: "tf.Tensor") -> "tf.data.Dataset":
-        order = elements.shuffle(SHUFFLE_BUFFER, seed=seed + number, reshuffle_each_iteration=False)
-        return order.map(lambda *element: (number, *element))
-
-    return tf.data.Dataset.counter(start // images).flat_map(shuffled).skip(start % images)
-
-
-def _window(
-    record: "tf.Tensor", size: int, crop: int, seed: "tf.Tensor", spoil: Spoil | None
-) -> tuple["tf.Tensor", "tf.Tensor"]:
-    """What training sees of a record: a window (crop × crop × 3, uint8) and its label."""
-    fields = _parse(record)
-    window = decode_crop_and_flip(fields["image"], size, crop, seed)
-    return spoil(window, seed) if spoil else window, fields["label"]
-
-
-def _window_seed(seed: int, number: "tf.Tensor", row: "tf.Tensor", images: int) -> "tf.Tensor":
-    """What decides the window of the image in a row, in the view of that number."""
-    return tf.stack([tf.constant(seed, tf.int64), 2 * (number * images + row)])

@@ -142,7 +142,8 @@ def history(tables: Tables) -> Figure:
     grid = figure.subplots(len(tables), 3, squeeze=False)
     for row, (name, table, style) in zip(grid, _styled(tables), strict=True):
         for axes, column in zip(row, ("loss", "accuracy", "auc"), strict=True):
-            axes.plot(table["epoch"], table[column], "--", color="0.45", label="training")
+            if column in table:  # the AUC is of validation images alone
+                axes.plot(table["epoch"], table[column], "--", color="0.45", label="training")
             axes.plot(table["epoch"], table[f"val_{column}"], label="validation", **style)
             axes.set(title=f"{name}: {column}", xlabel="Epoch")
             axes.title.set_fontsize(9)

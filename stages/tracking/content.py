@@ -119,7 +119,6 @@ def tags(detector: Detector, params: Params) -> dict[str, str]:
         "weights_substituted": str(source != ("imagenet" if asked == "auto" else asked)).lower(),
         "device": record["device"],
         "precision": record["precision"],
-        "frozen_layers_kept": record["frozen_layers"],  # in which precision, where they ran once; else no tag
         "git_commit": commit,
         "git_dirty": str(dirty).lower() if commit else None,
         "dvc_stage": f"{detector.phase}@{detector.model}",  # that made it; DVC_STAGE is the one that mirrors it
@@ -165,10 +164,8 @@ def parameters(detector: Detector, params: Params) -> dict[str, str]:
         "features_from_block": params.features.from_block,
         "features_spread": params.features.spread,
         "features_magnify": params.features.magnify,
-        "features_views": params.features.views,
         **{f"augment_{kind}": share for kind, share in params.augment.model_dump().items()},
         "seed": params.training.seed,
-        "shrinkage": both.baseline.shrinkage,
         **(both.baseline if detector.phase == "baseline" else both.finetune).model_dump(),
     }
     return {name: str(value) for name, value in values.items()}
@@ -182,7 +179,7 @@ def curves(detector: Detector) -> Iterator[Point]:
             elapsed += float(row["seconds"] or 0)
             epoch = int(row.pop("epoch"))
             for column, cell in row.items():
-                if cell:  # epoch 0 of fine-tuning has validation figures only
+                if cell:  # epoch 0 of a baseline has validation figures only
                     split, name = ("valid", column[4:]) if column.startswith("val_") else ("train", column)
                     yield Point(f"{split}/{name}", float(cell), elapsed, epoch)
 

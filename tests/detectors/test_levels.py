@@ -60,15 +60,6 @@ def test_earlier_blocks_are_averaged_and_the_last_one_is_as_it_was(networks):
         start += width
 
 
-@pytest.mark.parametrize("module", WIDTHS, ids=name_of)
-def test_unfreezing_is_that_of_the_backbone(module):
-    counts = []
-    for backbone in (module.backbone(), seen(module, "conv2").backbone()):
-        assembly.unfreeze(backbone, "conv4")
-        counts.append([weight.shape for weight in backbone.trainable_weights])
-    assert counts[0] == counts[1]
-
-
 def test_the_last_block_alone_is_the_backbone_as_it_is(networks):
     module, whole, _ = networks
     alone = seen(module, "conv5", spread=True).backbone()
@@ -103,12 +94,12 @@ def test_a_saved_detector_shows_its_evidence(toy, tmp_path, float32, spread, mag
     module = seen(toy, "conv4", spread, magnify)
     random = np.random.default_rng(1)
     width = 16 if spread else 12
-    top = assembly.head(random.normal(size=width), random.uniform(0.5, 2, width), 0.0)
+    top = assembly.head(random.normal(size=width), random.uniform(0.5, 2, width))
     top.get_layer("logit").set_weights([random.normal(size=(width, 1)), random.normal(size=1)])
     backbone = module.backbone()
     assembly.save(module, backbone, top, tmp_path / "toy-finetune.keras")
     images = random.integers(0, 256, (3, 24, 24, 3)).astype(np.float32)
     logits, evidence = map(array, assembly.with_evidence(assembly.load(tmp_path / "toy-finetune.keras"))(images))
-    np.testing.assert_allclose(logits, array(assembly.detector(module, backbone, top, "inference")(images)), rtol=1e-4)
+    np.testing.assert_allclose(logits, array(assembly.detector(module, backbone, top)(images)), rtol=1e-4)
     assert evidence.shape == (3, 6 * magnify, 6 * magnify)
     np.testing.assert_allclose(evidence.mean(axis=(1, 2)), logits[:, 0], rtol=1e-4, atol=1e-5)

@@ -94,7 +94,7 @@ def test_the_summary_of_shards_that_are_missing_says_what_to_do(tmp_path):
 def test_images_of_the_asked_size_are_not_touched(tmp_path, faces, decoded):
     written(tmp_path, faces)
     images = images_of(tmp_path, "train", SIDE)
-    assert images.dtype == np.float32
+    assert images.dtype == np.uint8
     np.testing.assert_array_equal(images, decoded)
 
 
@@ -185,7 +185,7 @@ def test_crops_are_windows_of_the_images_in_native_pixels(tmp_path, faces, decod
     written(tmp_path, faces)
     crops, labels = drawn(tmp_path, 18)
     assert crops.shape == (72, CROP, CROP, 3)
-    assert crops.dtype == np.float32
+    assert crops.dtype == np.uint8
     where = places(crops, decoded)
     np.testing.assert_array_equal(labels, [[faces[image].label] for image, *_ in where])
     assert {row for _, row, _, _ in where} == {column for _, _, column, _ in where} == set(range(SIDE - CROP + 1))
@@ -205,13 +205,6 @@ def test_an_image_gets_another_crop_in_each_pass(tmp_path, faces, decoded):
     assert len(set(places(drawn(tmp_path, 12, batch_size=1)[0], decoded))) > 6
 
 
-def test_rows_say_where_an_image_lies(tmp_path, faces, decoded):
-    written(tmp_path, faces)
-    data = shards.augmented(tmp_path, "train", size=SIDE, crop=CROP, batch_size=4, seed=1)
-    for crops, _, rows in islice(data.as_numpy_iterator(), 6):
-        assert [image for image, *_ in places(crops, decoded)] == rows.tolist()
-
-
 def test_a_run_that_goes_on_draws_what_it_would_have_drawn(tmp_path, faces):
     written(tmp_path, faces)
     (crops, labels), (rest, rest_labels) = drawn(tmp_path, 9), drawn(tmp_path, 5, start=16)
@@ -219,30 +212,7 @@ def test_a_run_that_goes_on_draws_what_it_would_have_drawn(tmp_path, faces):
     np.testing.assert_array_equal(rest_labels, labels[16:])
 
 
-def test_views_are_fixed_crops_a_pass_each_in_turn(tmp_path, faces, decoded):
-    written(tmp_path, faces)
-    where = places(drawn(tmp_path, 12, views=3)[0], decoded)
-    passes = [sorted(where[start : start + 12]) for start in (0, 12, 24, 36)]
-    assert passes[3] == passes[0]
-    assert passes[0] != passes[1] != passes[2] != passes[0]
-
-
-def test_a_view_has_the_crops_of_its_pass_in_their_order_on_disk(tmp_path, faces):
-    written(tmp_path, faces)
-    for start in (0, 30):
-        order = list(islice(shards.draws(12, seed=1, views=3, start=start).as_numpy_iterator(), 48))
-        data = [
-            shards.view(tmp_path, "train", number, size=SIDE, crop=CROP, batch_size=5, seed=1).as_numpy_iterator()
-            for number in range(3)
-        ]
-        views = [np.concatenate([crops for crops, _ in batches]) for batches in data]
-        crops, labels = drawn(tmp_path, 12, views=3, start=start)
-        np.testing.assert_array_equal(crops, [views[number][row] for number, row in order])
-        found = shards.labels(tmp_path, "train")
-        np.testing.assert_array_equal(labels[:, 0], [found[row] for _, row in order])
-
-
-def test_windows_are_spoilt_as_asked_each_with_a_seed_of_its_own_and_in_views_the_same_way(tmp_path, faces):
+def test_windows_are_spoilt_as_asked_each_with_a_seed_of_its_own(tmp_path, faces):
     def spoil(image, seed):
         assert (image.shape, image.dtype) == ((CROP, CROP, 3), np.uint8)
         return image // 2 + tf.cast(seed[1] % 64, tf.uint8)
@@ -253,11 +223,6 @@ def test_windows_are_spoilt_as_asked_each_with_a_seed_of_its_own_and_in_views_th
     added = spoilt - plain // 2
     assert (added == added[:, :1, :1, :1]).all()
     assert len(np.unique(added[:, 0, 0, 0])) > 20
-    fixed, _ = drawn(tmp_path, 3, views=1, spoil=spoil)
-    batches = shards.view(tmp_path, "train", 0, size=SIDE, crop=CROP, batch_size=5, seed=1, spoil=spoil)
-    view = np.concatenate([crops for crops, _ in batches])
-    rows = [row for _, row in islice(shards.draws(12, seed=1, views=1, start=0).as_numpy_iterator(), 12)]
-    np.testing.assert_array_equal(fixed, view[rows])
 
 
 def test_the_seed_decides_everything(tmp_path, faces):
@@ -275,8 +240,8 @@ def test_a_crop_of_the_whole_image_is_the_image_or_its_mirror(tmp_path, faces, d
     written(tmp_path, faces)
     data = shards.augmented(tmp_path, "train", size=SIDE, crop=SIDE, batch_size=12, seed=1)
     crops, *_ = next(data.as_numpy_iterator())
-    known = {image.tobytes() for image in decoded.astype(np.float32)}
-    mirrored = {np.ascontiguousarray(image[:, ::-1]).tobytes() for image in decoded.astype(np.float32)}
+    known = {image.tobytes() for image in decoded}
+    mirrored = {np.ascontiguousarray(image[:, ::-1]).tobytes() for image in decoded}
     assert all(crop.tobytes() in known | mirrored for crop in crops)
 
 

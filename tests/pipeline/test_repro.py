@@ -122,34 +122,29 @@ def test_metrics_and_plots_are_shown(project: Path, first: str) -> None:
         assert title in page
 
 
-SHRINKAGE = "detectors.resnet50.baseline.shrinkage"  # which changes both detectors of ResNet50, better or not
+RATE = "detectors.resnet50.finetune.learning_rate"  # which changes one detector, for better or worse
 
 
 def test_an_experiment_reruns_only_what_depends_on_its_change(project: Path, first: str) -> None:
     call(project, "dvc", "remote", "add", "--default", "storage", str(project.parent / "storage"))
     call(project, "git", "add", "-A")
     call(project, "git", "commit", "-q", "-m", "first run")
-    stages = ran(call(project, "dvc", "exp", "run", "-n", "more-shrinkage", "-S", f"{SHRINKAGE}=0.7"))
-    dependent = [
-        f"{stage}@resnet50-{phase}"
-        for stage in ("score", "evaluate", "explain", "export")
-        for phase in ("baseline", "finetune")
-    ]
-    trained = ["baseline@resnet50", "finetune@resnet50"]
-    assert sorted(stages) == sorted(["params", *trained, *dependent, "compare", "report"])
+    stages = ran(call(project, "dvc", "exp", "run", "-n", "lower-rate", "-S", f"{RATE}=0.0005"))
+    dependent = [f"{stage}@resnet50-finetune" for stage in ("score", "evaluate", "explain", "export")]
+    assert sorted(stages) == sorted(["params", "finetune@resnet50", *dependent, "compare", "report"])
 
 
 @pytest.fixture(scope="module")
 def experiment(project: Path, first: str) -> Path:
-    """The project right after the experiment `more-shrinkage`, whatever of this module runs."""
-    if "more-shrinkage" not in call(project, "dvc", "exp", "list", "--name-only"):
+    """The project right after the experiment `lower-rate`, whatever of this module runs."""
+    if "lower-rate" not in call(project, "dvc", "exp", "list", "--name-only"):
         test_an_experiment_reruns_only_what_depends_on_its_change(project, first)
     return project
 
 
-def shrinkage(project: Path) -> float:
+def rate(project: Path) -> float:
     params = YAML(typ="safe").load(project / "params.yaml")
-    return float(params["detectors"]["resnet50"]["baseline"]["shrinkage"])
+    return float(params["detectors"]["resnet50"]["finetune"]["learning_rate"])
 
 
 def leave(project: Path) -> None:
@@ -182,25 +177,25 @@ def shown(project: Path) -> dict[str, dict[str, str]]:
 
 def test_an_experiment_is_compared_with_the_commit(experiment: Path) -> None:
     rows = json.loads(call(experiment, "dvc", "params", "diff", "--json"))
-    assert [list(keys) for keys in rows.values()] == [[SHRINKAGE]]
+    assert [list(keys) for keys in rows.values()] == [[RATE]]
     changed = json.loads(call(experiment, "dvc", "metrics", "diff", "--json"))
-    detectors = {f"metrics/detectors/resnet50-{phase}.json" for phase in ("baseline", "finetune")}
+    detectors = {"metrics/detectors/resnet50-finetune.json"}
     assert detectors <= set(changed) <= detectors | {"metrics/leaderboard.json"}
     assert "file://" in call(experiment, "dvc", "plots", "diff", "HEAD")
     page = (experiment / "dvc_plots/index.html").read_text()
     assert '"rev": "workspace"' in page
     assert '"rev": "HEAD"' in page
-    assert [shown(experiment)[name][SHRINKAGE] for name in ("workspace", "more-shrinkage")] == ["0.7", "0.7"]
+    assert [shown(experiment)[name][RATE] for name in ("workspace", "lower-rate")] == ["0.0005", "0.0005"]
 
 
 def test_one_goes_back_to_the_commit_and_to_the_experiment_without_training(experiment: Path) -> None:
     record = experiment / "data/models/resnet50-finetune.json"
     changed = record.read_text()
     leave(experiment)
-    assert (shrinkage(experiment), record.read_text() == changed) == (0.3, False)
+    assert (rate(experiment), record.read_text() == changed) == (0.001, False)
     assert ran(call(experiment, "dvc", "repro")) == []
-    call(experiment, "dvc", "exp", "apply", "more-shrinkage")
-    assert (shrinkage(experiment), record.read_text() == changed) == (0.7, True)
+    call(experiment, "dvc", "exp", "apply", "lower-rate")
+    assert (rate(experiment), record.read_text() == changed) == (0.0005, True)
     assert ran(call(experiment, "dvc", "repro")) == []
     leave(experiment)
 
@@ -221,11 +216,11 @@ def test_a_grid_runs_in_the_queue_and_is_found_in_mlflow_by_its_names(experiment
     client = MlflowClient(f"sqlite:///{experiment / 'mlflow.db'}")
     search = re.search("tags.dvc_experiment LIKE '.+'", (ROOT / "docs/experiments.md").read_text())
     assert search
-    for name in (*names, "more-shrinkage"):
+    for name in (*names, "lower-rate"):
         found = client.search_runs(["1"], search[0].replace("lower-rate", name))
         assert sorted(run.info.run_name for run in found) == sorted(DETECTORS)
-    shrinkages = {run.data.params["shrinkage"] for run in found if run.info.run_name == "resnet50-baseline"}
-    assert shrinkages == {"0.7"}  # a detector that changed is a run of its own
+    rates = {run.data.params["learning_rate"] for run in found if run.info.run_name == "resnet50-finetune"}
+    assert rates == {"0.0005"}  # a detector that changed is a run of its own
 
 
 def test_a_clone_with_the_remote_has_all_and_trains_nothing(experiment: Path) -> None:
@@ -241,10 +236,10 @@ def test_a_clone_with_the_remote_has_all_and_trains_nothing(experiment: Path) ->
     model = "data/models/resnet50-finetune.keras"
     assert (clone / model).read_bytes() == (experiment / model).read_bytes()
 
-    call(experiment, "dvc", "exp", "push", "origin", "more-shrinkage")
-    call(clone, "dvc", "exp", "pull", "origin", "more-shrinkage")
-    call(clone, "dvc", "exp", "apply", "more-shrinkage")
-    assert shrinkage(clone) == 0.7
+    call(experiment, "dvc", "exp", "push", "origin", "lower-rate")
+    call(clone, "dvc", "exp", "pull", "origin", "lower-rate")
+    call(clone, "dvc", "exp", "apply", "lower-rate")
+    assert rate(clone) == 0.0005
     assert ran(call(clone, "dvc", "repro")) == []
 
 
@@ -253,9 +248,9 @@ def test_the_ci_recipe_says_what_a_change_does_to_the_metrics(experiment: Path) 
     (script,) = (step["run"] for step in steps if step.get("name") == "compare")
     leave(experiment)
     head = call(experiment, "git", "rev-parse", "HEAD").strip()
-    call(experiment, "dvc", "exp", "apply", "more-shrinkage")
+    call(experiment, "dvc", "exp", "apply", "lower-rate")
     comments = []
-    for message in ("more shrinkage", "nothing"):
+    for message in ("a lower rate", "nothing"):
         call(experiment, "git", "commit", "-q", "--allow-empty", "-a", "-m", message)
         call(experiment, "env", "GITHUB_STEP_SUMMARY=/dev/null", "bash", "-euo", "pipefail", "-c", script)
         comments.append((experiment / "comment.md").read_text())

@@ -72,20 +72,16 @@ def write_detector(folder: Path, name: str, number: int) -> None:
         "trainable_parameters": 1000 + number,
         "train_seconds": 12.5,
         "images_per_second": 144.0,
-        "waiting": 0.01 if phase == "finetune" else None,
-        "frozen_layers": "float16" if phase == "finetune" else None,
     }
     write_json(folder / f"data/models/{name}.json", record)
     figures = {"n": 250, "roc_auc": 0.8 + number / 100, "accuracy": 0.7, "threshold": 0.4, "recall_fake": 0.75}
     figures |= {"n_valid": 150, "valid_roc_auc": 0.9 if name == WINNER else 0.8}
     write_json(folder / f"metrics/detectors/{name}.json", {**figures, "weights": "imagenet", "device": "CPU"})
     calibration.write(folder / f"data/calibration/{name}.json", Calibration(1.5, 0.25, 0.5, 0.48, 0.6, 0.1, 0.5, 150))
-    history = [
-        [epoch, (7 - epoch) / 10, 0.6, 0.6, (8 - epoch) / 10, 0.55, 0.58, 0.001, 4.0, 0.01] for epoch in range(1, 4)
-    ]
-    if phase == "finetune":
-        history.insert(0, [0, "", "", "", 0.9, 0.5, 0.5, "", "", ""])
-    header = "epoch,loss,accuracy,auc,val_loss,val_accuracy,val_auc,learning_rate,seconds,waiting"
+    history = [[epoch, (7 - epoch) / 10, 0.6, (8 - epoch) / 10, 0.55, 0.58, 0.001, 4.0] for epoch in range(1, 4)]
+    if phase == "baseline":
+        history.insert(0, [0, "", "", 0.9, 0.5, 0.5, "", ""])
+    header = "epoch,loss,accuracy,val_loss,val_accuracy,val_auc,learning_rate,seconds"
     write_csv(folder / f"plots/{name}/history.csv", header, history)
     curve = [[share / 10, (share / 10) ** 0.4, 1 - share / 10] for share in range(11)]
     write_csv(folder / f"plots/{name}/roc.csv", "false_positive_rate,true_positive_rate,threshold", curve)
