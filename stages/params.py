@@ -5,15 +5,26 @@ their parameters through :func:`load`, and so get the same checks.
 """
 
 import argparse
+import re
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from stages.errors import UserError, run
+
+
+def _compiles(pattern: str) -> str:
+    """Refuse what is no regular expression."""
+    try:
+        re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"{pattern!r} is no regular expression ({error}); mend it, or leave it empty") from None
+    return pattern
+
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -21,6 +32,7 @@ Positive = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Quality = Annotated[int, Field(ge=1, le=100)]
 SetName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+Pattern = Annotated[str, AfterValidator(_compiles)]
 Model = Literal["resnet50", "densenet121"]
 Phase = Literal["baseline", "finetune"]
 
@@ -89,6 +101,7 @@ class Split(Section):
     method: Literal["stratified", "official"]
     fractions: Fractions
     near_duplicates: Literal["keep", "drop", "group"]
+    group_by: Pattern | None
     limit_per_class: Positive | None
     train_per_class: Positive | None
     seed: Seed

@@ -9,10 +9,15 @@ shares of each class, and depends on names and ``split.seed`` alone, not on the 
 span classes): ``group`` keeps them in one split, ``drop`` keeps the first of each group, in the order train, valid,
 test, then by name, so that the test split loses what the training split knows; ``keep`` lets them fall anywhere.
 
+``split.group_by`` keeps relatives together, such as the frames of a video or the photos of a person: images in whose
+names this regular expression finds the same text (its first group's, if it has one). Relatives and near-duplicates that
+share an image are one group, and the manifest says which; only ``keep`` goes by relatives alone.
+
 ``split.train_per_class`` then thins the training images out and leaves validation and test as they are, for learning
 curves; ``split.limit_per_class`` takes from all three, for quick runs.
 """
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -41,29 +46,36 @@ def main() -> None:
     images, quarantined = _read_sound()
     if split.method == "official":
         _require_folders(images)
+    if split.group_by:
+        images = _relate(images, split.group_by)
 
-    sound = len(images)
+    sound = images
     if split.near_duplicates == "drop":
-        images = images[~images["group"].duplicated()]
+        images = images[~images["alike"].duplicated()]
+    if split.method == "official" and split.group_by:
+        _require_whole(images)
     unlike = len(images)
     if split.limit_per_class is not None:
         images = _draw(images, split)
     drawn = len(images)
     if split.method == "stratified":
-        groups = images["group"] if split.near_duplicates == "group" else pd.Series(range(len(images)), images.index)
+        groups = images["relatives" if split.near_duplicates == "keep" else "group"]
         images = images.assign(split=_stratify(images["label"], groups, split))
     if split.train_per_class is not None:
         images = _thin(images, split.train_per_class, split.seed)
     _require_images(images, split)
 
     manifest.write(images, MANIFEST)
-    _summarise(images, quarantined, sound - unlike, unlike - drawn)
+    _summarise(images, quarantined, len(sound) - unlike, unlike - drawn)
+    if split.group_by:
+        _summarise_relatives(sound)
 
 
 def _read_sound() -> tuple[pd.DataFrame, int]:
     """The images that can be used, by split then name, their groups numbered in that order; and how many cannot.
 
-    Pandas would sort by two columns of text in much memory.
+    ``alike`` is the group of near-duplicates, ``relatives`` that of ``split.group_by`` (each image its own, until
+    :func:`_relate`), and ``group`` is both merged. Pandas would sort by two columns of text in much memory.
     """
     if not INDEX.is_file():
         raise UserError(f"{INDEX} is missing; run the index stage first (`dvc repro index`)")
@@ -76,6 +88,7 @@ def _read_sound() -> tuple[pd.DataFrame, int]:
     order = order[sound[order]]
     images = images.iloc[order[_rank(images["split"])[order].argsort(kind="stable")]].reset_index(drop=True)
     images["group"] = pd.factorize(images["group"])[0]
+    images = images.assign(alike=images["group"], relatives=range(len(images)))
     return images, len(sound) - len(images)
 
 
@@ -91,6 +104,49 @@ def _require_folders(images: pd.DataFrame) -> None:
         raise UserError(
             f"split.method is official, but {len(homeless):,} of {len(images):,} images lie below no folder train, "
             f"valid or test (such as {homeless.iloc[0]!r}); move them there, or set split.method to stratified"
+        )
+
+
+def _relate(images: pd.DataFrame, group_by: str) -> pd.DataFrame:
+    """The images with the ``name`` that ``group_by`` finds for each (None: none, a group of its own), and its groups.
+
+    Raises :class:`UserError` if it finds none at all.
+    """
+    pattern = re.compile(group_by)
+    wanted = 1 if pattern.groups else 0
+    matches = (pattern.search(member) for member in images["member"])
+    names = pd.Series([(match and match[wanted]) or None for match in matches], images.index, dtype=object)
+    named = names.notna()
+    if not named.any():
+        raise UserError(
+            f"split.group_by = {group_by!r} matches none of {len(images):,} names (such as "
+            f"{images['member'].iloc[0]!r}); change it, or leave it empty"
+        )
+    relatives = images["relatives"].where(~named, len(images) + pd.factorize(names)[0])
+    return images.assign(name=names, relatives=relatives, group=_merge(images["alike"], relatives))
+
+
+def _merge(first: pd.Series, second: pd.Series) -> Integers:
+    """One grouping of images out of two (numbers from 0): groups that share an image become one."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    second = second + first.max() + 1  # each group is a node, and each image an edge between its two
+    nodes = second.max() + 1
+    graph = coo_array((np.ones(len(first), bool), (first, second)), shape=(nodes, nodes))
+    component: Integers = connected_components(graph, directed=False)[1]
+    return pd.factorize(component[first])[0].astype(np.int64)
+
+
+def _require_whole(images: pd.DataFrame) -> None:
+    """Raise :class:`UserError` if official splits separate relatives."""
+    parts = images.groupby("name", sort=False)["split"].unique()  # by split, then name
+    broken = parts[parts.str.len() > 1]
+    if len(broken):
+        raise UserError(
+            f"split.method is official, but the group {broken.index[0]!r} of split.group_by has images in "
+            f"{broken.iloc[0][0]} and {broken.iloc[0][1]} ({len(broken):,} of {len(parts):,} groups straddle); set "
+            "split.method to stratified, or leave split.group_by empty"
         )
 
 
@@ -151,7 +207,9 @@ def _require_images(images: pd.DataFrame, split: params.Split) -> None:
         if count < MIN_IMAGES:
             there = ", ".join(f"{name} {counts[name, 'real']:,}/{counts[name, 'fake']:,}" for name in SPLITS)
             limit = "raise split.limit_per_class, " if split.limit_per_class is not None else ""
-            remedy = "change split.fractions" if split.method == "stratified" else "set split.method to stratified"
+            remedy = "set split.method to stratified" if split.method == "official" else "change split.fractions"
+            if split.method == "stratified" and split.group_by:
+                remedy += " or split.group_by, whose groups may be too large"
             raise UserError(
                 f"split.method = {split.method} leaves {count} {kind} images for {name}, and each split needs "
                 f"{MIN_IMAGES} of each class (real/fake: {there}); add images, {limit}or {remedy}"
@@ -172,11 +230,18 @@ def _summarise(images: pd.DataFrame, quarantined: int, duplicates: int, surplus:
         print(f"  {row.Index:<5}  {row.real:>8,} real  {row.fake:>8,} fake")
     print(f"left out: {quarantined:,} quarantined, {duplicates:,} duplicates, {surplus:,} above split.limit_per_class")
     rank = pd.Series(_rank(images["split"]), images.index)
-    if leaks := int((rank > rank.groupby(images["group"]).transform("min")).sum()):
+    if leaks := int((rank > rank.groupby(images["alike"]).transform("min")).sum()):
         print(
             f"WARNING: {leaks:,} images are duplicates, or nearly, of one in an earlier split, and may flatter the "
             "figures; set split.near_duplicates to drop, or to group with the stratified method."
         )
+
+
+def _summarise_relatives(images: pd.DataFrame) -> None:
+    """How many groups ``split.group_by`` names, and how many the archive's own splits would separate."""
+    parts = images.groupby("name")["split"].nunique()
+    straddling = f"; {(parts > 1).sum():,} straddle the archive's own splits" if parts.any() else ""
+    print(f"split.group_by: {len(parts):,} groups in {images['name'].count():,} of {len(images):,} images{straddling}")
 
 
 if __name__ == "__main__":

@@ -50,6 +50,14 @@ def test_the_committed_file_is_sound_and_trains_four_detectors_on_the_sample() -
         ("split.fractions.train", 0.5, r"split.fractions add up to 0.9; make train \+ valid \+ test = 1"),
         ("split.fractions.train", 0, "split.fractions.train = 0: input should be greater than 0"),
         ("split.method", "official", "split.near_duplicates = group cannot move images between official splits"),
+        (
+            "split.group_by",
+            "/([a-z]+_",
+            r"params.yaml: split.group_by: '/\(\[a-z\]\+_' is no regular expression \(missing \), unterminated "
+            r"subpattern at position 1\); mend it, or leave it empty$",
+        ),
+        ("split.group_by", "a{99999999999999999999}", "is no regular expression"),
+        ("split.group_by", 7, "split.group_by = 7: input should be a valid string"),
         ("weights.source", "folder", "weights.folder is empty"),
         ("stress.jpeg", [101], "stress.jpeg.0 = 101: input should be less than or equal to 100"),
         ("stress.blur", [1.0, 2, 1], r"stress.blur names one strength twice \(1, 2, 1\); name each once"),

@@ -31,6 +31,7 @@ def write_project(index, **changes):
         "method": "stratified",
         "fractions": {"train": 0.6, "valid": 0.15, "test": 0.25},
         "near_duplicates": "group",
+        "group_by": None,
         "limit_per_class": None,
         "train_per_class": None,
         "seed": 20,
@@ -164,6 +165,163 @@ def test_a_grouped_split_gives_no_warning(project, capsys):
     project(corpus(["rr", "ff"] * 40))
     run_stage()
     assert "WARNING" not in capsys.readouterr().out
+
+
+def named(index, names):
+    """The index with a name such as "real/anna_00003.jpg" for each image; "real/00003.jpg" where the name is empty."""
+    parts = zip(index["member"].str.split("/"), names, strict=True)
+    return index.assign(member=[f"{kind}/{name}{name and '_'}{file}" for (kind, file), name in parts])
+
+
+def straddling(table, key):
+    """The keys, such as names, whose images are in more than one split."""
+    parts = table["split"].groupby(key).nunique()
+    return list(parts.index[parts > 1])
+
+
+def components(*keys):
+    """For each image, the first that it is tied to: images are tied if they share a key, directly or through others."""
+    first = list(range(len(keys[0])))
+    while True:
+        before = list(first)
+        for key in keys:
+            lowest = {}
+            for value, image in zip(key, first, strict=True):
+                lowest[value] = min(image, lowest.get(value, image))
+            first = [lowest[value] for value in key]
+        if first == before:
+            return first
+
+
+NAMES = r"/([a-z]+)_"
+
+
+@settings(max_examples=60, derandomize=True, deadline=None)
+@given(
+    groups=st.lists(st.text("rf", min_size=1, max_size=3), min_size=1, max_size=40),
+    names=st.lists(st.sampled_from(["", *"abcdefghijkl"]), min_size=120, max_size=120),
+    near_duplicates=st.sampled_from(["group", "drop", "keep"]),
+    limits=st.sampled_from([{}, {"limit_per_class": 30}, {"train_per_class": 10}]),
+    seed=st.integers(0, 2**31 - 1),
+)
+def test_relatives_never_straddle(tmp_path_factory, groups, names, near_duplicates, limits, seed):
+    plain = corpus([*groups, *"rf" * 40])
+    names = ["a", *names[1 : sum(map(len, groups))], *[""] * 80][: len(plain)]
+    index = named(plain, names)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("project"))
+        write_project(index, seed=seed, group_by=NAMES, near_duplicates=near_duplicates, **limits)
+        table = run_stage().set_index("member")
+
+    relatives = [name or f"alone {place}" for place, name in enumerate(names)]
+    index = index.assign(relatives=relatives, merged=components(relatives, index["group"])).set_index("member")
+    alone = index.sort_index().drop_duplicates("group") if near_duplicates == "drop" else index
+    if not limits:
+        assert sorted(table.index) == sorted(alone.index)
+    elif "limit_per_class" in limits:
+        expected = alone["label"].value_counts().clip(upper=30)
+        assert table["label"].value_counts().to_dict() == expected.to_dict()
+    else:
+        assert table.loc[table["split"] == "train", "label"].value_counts().max() <= 10
+    index = index.loc[table.index]
+    assert straddling(table, index["relatives"]) == []
+    if near_duplicates != "keep":
+        assert straddling(table, index["merged"]) == []
+        assert straddling(table, index["group"]) == []
+    assert (index["merged"].groupby(table["group"]).nunique() == 1).all()
+    assert (table["group"].groupby(index["merged"]).nunique() == 1).all()
+
+
+def test_relatives_of_one_size_meet_the_fractions_exactly(project):
+    index = named(corpus(["r", "f"] * 80), [name for name in "abcdefghijklmnopqrst" for _ in range(8)])
+    project(index, group_by=NAMES)
+    table = run_stage()
+    assert counts(table) == {"train": (48, 48), "valid": (12, 12), "test": (20, 20)}
+    assert straddling(table, table["member"].str.extract(NAMES)[0]) == []
+
+
+def test_relatives_that_share_a_near_duplicate_are_one_group(project):
+    index = named(corpus(["rf", "rf", "rr", *"rf" * 30]), ["a", "b", "b", "c", "c", *[""] * 61])
+    project(index, group_by=NAMES)
+    groups = run_stage().set_index("member")["group"]
+    assert groups[index["member"][:6]].nunique() == 1  # a - b, b - c, and c - an image without a name
+    assert groups.nunique() == 1 + 60
+
+
+def test_kept_duplicates_do_not_tie_relatives(project, capsys):
+    index = named(corpus(["rr", "ff"] * 40), "abcdefghij" * 16)  # near-duplicates are a and b, c and d, and so on
+    project(index, group_by=NAMES, near_duplicates="keep")
+    table = run_stage()
+    assert straddling(table, table["member"].str.extract(NAMES)[0]) == []
+    assert straddling(table, table["group"])
+    assert "WARNING" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("group_by", [r"/([a-z]+)_", r"[a-z]+(?=_)", r"/([a-z]+)(_)"])
+def test_the_first_group_or_the_whole_match_names_relatives(project, group_by):
+    index = named(corpus(["r", "f"] * 40), [name for name in "abcdefghij" for _ in range(8)])
+    project(index, group_by=group_by)
+    table = run_stage()
+    together = table["group"].groupby(table["member"].str.extract(NAMES)[0])
+    assert table["group"].nunique() == 10
+    assert (together.nunique() == 1).all()
+
+
+def test_an_empty_match_names_no_group(project):
+    index = named(corpus(["r", "f"] * 40), ["a", "a", *[""] * 78])
+    project(index, group_by=r"/([a-z]*)")
+    assert run_stage()["group"].nunique() == 79
+
+
+@pytest.mark.parametrize("near_duplicates", ["group", "drop", "keep"])
+def test_a_pattern_that_ties_nobody_changes_nothing(project, near_duplicates):
+    index = corpus(["r", "f", "rr", "rf"] * 30)
+    project(index, near_duplicates=near_duplicates)
+    plain = run_stage()
+    for group_by in ("", r"\d+"):
+        project(index, near_duplicates=near_duplicates, group_by=group_by)
+        pd.testing.assert_frame_equal(run_stage(), plain)
+
+
+def test_a_summary_counts_the_groups_that_the_archives_splits_break(project, capsys):
+    index = named(official((10, 10), (4, 4), (6, 6)), [*"aabbcc", *[""] * 32, *"ad"])
+    project(index, group_by=NAMES)
+    run_stage()
+    said = "split.group_by: 4 groups in 8 of 40 images"
+    assert capsys.readouterr().out.splitlines()[-1] == f"{said}; 1 straddle the archive's own splits"
+    project(index.assign(split=None), group_by=NAMES)
+    run_stage()
+    assert capsys.readouterr().out.splitlines()[-1] == said
+
+
+def test_an_official_split_that_breaks_a_group_is_refused(project):
+    names = [*["anna"] * 3, *["bob"] * 3, *[""] * 16, *["cleo"] * 4, "bob", "anna"]
+    project(named(official((6, 6), (4, 4), (4, 4)), names), method="official", near_duplicates="keep", group_by=NAMES)
+    refused(
+        r"split\.method is official, but the group 'anna' of split\.group_by has images in train and test \(2 of 3 "
+        r"groups straddle\); set split\.method to stratified, or leave split\.group_by empty"
+    )
+
+
+def test_an_official_split_that_breaks_no_group_is_the_archives_own(project):
+    index = named(official((6, 6), (4, 4), (4, 4)), ["a"] * 12 + ["b"] * 8 + ["c"] * 8)
+    index.loc[[0, 20], "group"] = 0  # a near-duplicate across splits ties no relatives: it is dropped
+    project(index, method="official", near_duplicates="drop", group_by=NAMES)
+    table = run_stage().set_index("member")["split"]
+    assert table.to_dict() == index.drop(20).set_index("member")["split"].to_dict()
+
+
+def test_a_pattern_that_matches_no_name_is_refused(project):
+    project(corpus(["r", "f"] * 40), group_by=NAMES)
+    refused(
+        r"split\.group_by = '/\(\[a-z\]\+\)_' matches none of 80 names \(such as 'fake/00001\.jpg'\); change it, or "
+        "leave it empty"
+    )
+
+
+def test_too_large_groups_are_refused_with_their_key(project):
+    project(corpus(["r", "f"] * 40), group_by="real|fake")
+    refused(r"change split\.fractions or split\.group_by, whose groups may be too large")
 
 
 def test_the_official_split_is_the_archives_own(project):
