@@ -22,7 +22,7 @@ def _compiles(pattern: str) -> str:
     try:
         re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:
-        raise ValueError(f"{pattern!r} is no regular expression ({error}); mend it, or leave it empty") from None
+        raise ValueError(f"'{pattern}' is no regular expression ({error}); mend it, or leave it empty") from None
     return pattern
 
 

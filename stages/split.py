@@ -119,7 +119,7 @@ def _relate(images: pd.DataFrame, group_by: str) -> pd.DataFrame:
     named = names.notna()
     if not named.any():
         raise UserError(
-            f"split.group_by = {group_by!r} matches none of {len(images):,} names (such as "
+            f"split.group_by = '{group_by}' matches none of {len(images):,} names (such as "
             f"{images['member'].iloc[0]!r}); change it, or leave it empty"
         )
     relatives = images["relatives"].where(~named, len(images) + pd.factorize(names)[0])

@@ -52,8 +52,8 @@ def test_the_committed_file_is_sound_and_trains_four_detectors_on_the_sample() -
         ("split.method", "official", "split.near_duplicates = group cannot move images between official splits"),
         (
             "split.group_by",
-            "/([a-z]+_",
-            r"params.yaml: split.group_by: '/\(\[a-z\]\+_' is no regular expression \(missing \), unterminated "
+            r"/(\w+_",
+            r"params.yaml: split.group_by: '/\(\\w\+_' is no regular expression \(missing \), unterminated "
             r"subpattern at position 1\); mend it, or leave it empty$",
         ),
         ("split.group_by", "a{99999999999999999999}", "is no regular expression"),

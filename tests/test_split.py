@@ -303,12 +303,16 @@ def test_an_official_split_that_breaks_a_group_is_refused(project):
     )
 
 
-def test_an_official_split_that_breaks_no_group_is_the_archives_own(project):
+def test_an_official_split_that_breaks_no_group_is_the_archives_own(project, capsys):
     index = named(official((6, 6), (4, 4), (4, 4)), ["a"] * 12 + ["b"] * 8 + ["c"] * 8)
     index.loc[[0, 20], "group"] = 0  # a near-duplicate across splits ties no relatives: it is dropped
     project(index, method="official", near_duplicates="drop", group_by=NAMES)
     table = run_stage().set_index("member")["split"]
     assert table.to_dict() == index.drop(20).set_index("member")["split"].to_dict()
+
+    project(index, method="official", near_duplicates="keep", group_by=NAMES)
+    assert len(run_stage()) == len(index)
+    assert "WARNING: 1 images are duplicates" in capsys.readouterr().out  # and not its seven relatives
 
 
 def test_a_pattern_that_matches_no_name_is_refused(project):
