@@ -48,8 +48,9 @@ def main() -> None:
         _require_folders(images)
     if split.group_by:
         images = _relate(images, split.group_by)
+        _summarise_relatives(images)
 
-    sound = images
+    sound = len(images)
     if split.near_duplicates == "drop":
         images = images[~images["alike"].duplicated()]
     if split.method == "official" and split.group_by:
@@ -66,9 +67,7 @@ def main() -> None:
     _require_images(images, split)
 
     manifest.write(images, MANIFEST)
-    _summarise(images, quarantined, len(sound) - unlike, unlike - drawn)
-    if split.group_by:
-        _summarise_relatives(sound)
+    _summarise(images, quarantined, sound - unlike, unlike - drawn)
 
 
 def _read_sound() -> tuple[pd.DataFrame, int]:
