@@ -1,78 +1,16 @@
-"""The learning curve: what more training faces bring, and what many more would.
+"""The learning curve: the power law through errors at several numbers of training faces, and what it says of more.
 
-    python -m bench.curve
-    python -m bench.curve --phases
-
-Run it where the features are (``dvc repro baseline``). For each size it draws that many training faces several times,
-trains a head on them as the stage ``baseline`` does, and takes its AUC on the test faces. Through all of a backbone's
-draws goes a power law, error = a · n^b with error = 1 − AUC, fitted as a line in logarithms by least squares (Hestness
-et al. 2017, arXiv:1712.00409); its interval is the line's, so it holds for other training faces, on these test faces.
-What it says beyond the last size is extrapolation, and is called so. Written to docs/learning_curve.csv, a plot of
-``dvc plots show``. With ``--phases`` nothing is trained: one draw a size, of baselines and fine-tuned detectors, comes
-from the experiments ``curve-…`` of ``python -m bench.study``, and goes to docs/learning_curve_phases.csv.
+error = a · n^b with error = 1 − AUC, fitted as a line in logarithms by least squares (Hestness et al. 2017,
+arXiv:1712.00409). The interval is the line's, so it holds for other training faces, on the same test faces. What it
+says beyond the last size is extrapolation, and is called so.
 """
-
-import argparse
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import statsmodels.api
 
-from bench import study
-from stages.errors import UserError, run
-from stages.files import publish
-from stages.params import load
-
-TABLE, PHASES_TABLE = Path("docs/learning_curve.csv"), Path("docs/learning_curve_phases.csv")
-MIN_SIZES = 3  # a line through two has no interval
 FAR = 100_000  # the training faces of the full corpus
 STEPS = 31  # places at which the fitted line is written down
-
-
-def main() -> None:
-    """Measure, fit, write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--phases", action="store_true", help="both phases, from the study's experiments")
-    phases = parser.parse_args().phases
-    params = load()
-    if phases:
-        errors = of_experiments()
-    else:
-        from bench import heads  # TensorFlow, which the experiments do not need
-
-        errors = heads.errors(params)
-    tables = []
-    for detector, pairs in errors:
-        measured = pd.DataFrame(pairs, columns=["images", "error"])
-        line = power_law(measured, params.evaluate.confidence)
-        tables.append(pd.concat([measured.assign(kind="measured"), line]).assign(detector=detector))
-        far = line.iloc[-1]
-        print(
-            f"{detector}: 1 - AUC falls as n^{exponent(measured):.2f}; extrapolated to {FAR:,} training faces it "
-            f"is {far['error']:.4f} ({far['low']:.4f} to {far['high']:.4f})"
-        )
-    table = pd.concat(tables)[["detector", "kind", "images", "error", "low", "high"]]
-    with publish(PHASES_TABLE if phases else TABLE) as part:
-        table.to_csv(part, index=False, float_format="%.6g")
-
-
-def of_experiments() -> Iterator[tuple[str, list[tuple[int, float]]]]:
-    """Each detector with the size and the error of each of its experiments in the study."""
-    done = study.experiments()
-    found = {}
-    for detector in (f"{model}-{phase}" for model in study.MODELS for phase in study.PHASES):
-        names = [study.curve(detector, size) for size in study.SIZES]
-        if len(ran := [name for name in names if study.experiment(name) in done]) >= MIN_SIZES:
-            found[detector] = ran
-    if not found:
-        raise UserError(
-            f"no detector has {MIN_SIZES} sizes or more; run its variants curve-… of `python -m bench.study --list`"
-        )
-    for detector, ran in found.items():
-        left = [study.results(name) for name in ran]
-        yield detector, [(one.training["train_images"], 1 - one.figures["roc_auc"]) for one in left]
 
 
 def fitted(measured: pd.DataFrame) -> "statsmodels.regression.linear_model.RegressionResultsWrapper":
@@ -95,7 +33,3 @@ def power_law(measured: pd.DataFrame, confidence: float) -> pd.DataFrame:
     table = pd.DataFrame({"images": at, "error": error, "low": low, "high": high})
     table["kind"] = np.where(at <= last, "fit", "extrapolation")
     return table
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,7 +1,6 @@
 """What tests of several rooms share: a project in an empty folder, pictures, and a backbone small enough to train."""
 
 import io
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,8 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 from ruamel.yaml import YAML
-
-from stages.files import write_json
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
 
@@ -49,39 +46,6 @@ def command():
             main()
 
     return command
-
-
-@pytest.fixture
-def left_behind(tmp_path, monkeypatch):
-    """A function that leaves an experiment of ``bench.study`` behind, in a repository of its own."""
-    from dvc.repo import Repo
-
-    from bench import study
-
-    monkeypatch.chdir(tmp_path)
-
-    def git(*arguments):
-        identity = ("-c", "user.name=tests", "-c", "user.email=tests@localhost")
-        return subprocess.run(["git", *identity, *arguments], check=True, capture_output=True, text=True).stdout.strip()
-
-    git("init", "-q")
-    with Repo.init():
-        git("commit", "-qm", "baseline")
-    baseline = git("rev-parse", "HEAD")
-
-    def left_behind(name, figures, training, history="epoch,val_auc\n0,0.9\n"):
-        detector = study.VARIANTS[name].detector
-        write_json(f"metrics/detectors/{detector}.json", figures)
-        write_json(f"data/models/{detector}.json", training)
-        curves = Path(f"plots/{detector}/history.csv")
-        curves.parent.mkdir(parents=True)
-        curves.write_text(history, encoding="utf-8")
-        git("add", "metrics", "data", "plots")
-        git("commit", "-qm", name)
-        git("update-ref", f"refs/exps/{baseline[:2]}/{baseline[2:]}/{study.experiment(name)}", "HEAD")
-        git("reset", "-q", "--hard", baseline)
-
-    return left_behind
 
 
 @pytest.fixture(scope="session")
