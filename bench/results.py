@@ -6,7 +6,7 @@
     python -m bench.results check
     python -m bench.results write
 
-``record`` is for after a run, of all or of some detectors: it takes those whose figures are up to date, by ``dvc
+``record`` is for after a run or ``dvc exp apply``: it takes the detectors whose figures are up to date, by ``dvc
 status``. A newer measurement of the same detector on the same faces with the same seed replaces the older. ``table``
 prints Markdown: "a (b–c)" is a figure with its interval, "a (b to c)" the mean and the range of several seeds.
 ``curve`` writes docs/learning_curve.csv, a plot of ``dvc plots show``. ``check`` says whether each table of README.md
@@ -119,7 +119,7 @@ def detectors() -> Iterator[Row]:
         for detector in (f"{model}-{phase}" for model in params.models for phase in get_args(Phase)):
             # not only whether the files are there: those of an earlier run stay where another runs some stages alone
             if repo.status(targets=[f"evaluate@{detector}"], with_deps=True):
-                print(f"{detector} is left out: its figures are not up to date", file=sys.stderr)
+                print(f"{detector} is not recorded: its figures are not up to date", file=sys.stderr)
                 continue
             figures = read_json(f"metrics/detectors/{detector}.json")
             made = read_json(f"data/models/{detector}.json")
