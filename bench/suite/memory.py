@@ -66,7 +66,7 @@ def make_project(folder: Path, images: int) -> None:
         path, {split: shards.write(islice(cycle(faces), n), n, path, split, 1000) for split, n in counts.items()}
     )
     with chdir(folder):
-        write_params({"image.size": SIDE, "image.crop": SIDE, "features.views": 1, "features.batch_size": 128})
+        write_params({"image.size": SIDE, "image.crop": SIDE, "features.batch_size": 128})
 
 
 def peak(arguments: list[str], folder: Path) -> float:
