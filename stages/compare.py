@@ -27,6 +27,7 @@ from statsmodels.stats.multitest import multipletests
 from stages.errors import UserError, run
 from stages.files import publish, read_json, write_json
 from stages.params import Evaluate, Model, Phase, load
+from stages.reporting import findings
 from stages.scoring import drawing, figures, intervals
 from stages.scoring.scores import Scores, read
 
@@ -127,29 +128,27 @@ def sentence(pair: dict[Any, Any], confidence: float) -> str:
     """Whether the champion's lead is real, for people."""
     champion, second = pair["first"], pair["second"]
     if pair["lead_low"] == pair["lead_high"] == 0:
-        return f"{champion} and {second} rank all test images alike, as a copy does: there is no lead."
+        return f"{champion} and {second} rank all test images alike: there is no lead."
     if pair["lead_low"] > 0:
-        verdict = f"{champion} is truly ahead of {second}"
+        verdict = f"{champion} is ahead of {second}"
     elif pair["lead_high"] < 0:
-        verdict = f"{champion} led {second} on the validation images, but is truly behind it on the test images"
+        verdict = f"{champion} led {second} on the validation images, but is behind it on the test images"
     else:
         verdict = f"The difference between {champion} and {second} may be chance"
     return (
         f"{verdict}: AUC {pair['lead']:+.4f}, {confidence * 100:g} % interval {pair['lead_low']:+.4f} to "
-        f"{pair['lead_high']:+.4f} (paired, on the same test images); McNemar's p for the accuracies is "
-        f"{pair['mcnemar_p']:.2g}."
+        f"{pair['lead_high']:+.4f} (paired, on the same test images)."
     )
 
 
 def others(pairs: pd.DataFrame) -> str:
-    """Of the other pairs, which differences are real, for people; empty where there are none. Copies do not differ."""
+    """Of the other pairs, which differences may be chance, for people; empty where there are none."""
     rest = pairs.iloc[1:]
     if rest.empty:
         return ""
-    unlike = rest["lead_low"] < rest["lead_high"]
-    chance = [f"{pair.first} and {pair.second}" for pair in rest[unlike & ~rest["real"]].itertuples()]
+    chance = [f"{pair.first} and {pair.second}" for pair in rest[~rest["real"]].itertuples()]
     if not chance:
-        return f"The differences of all other pairs{'' if unlike.all() else ', copies aside,'} are real."
+        return "The intervals of all other pairs leave out 0, too."
     return f"Of the other pairs, only these may differ by chance: {'; '.join(chance)}."
 
 
@@ -238,6 +237,8 @@ def main() -> None:
 
     show(table, confidence)
     print(sentence(lead, confidence), others(pairs))
+    for model in params.models:
+        print(findings.fine_tuning(model, table, pairs))
     print("The champion was chosen by its AUC on the validation images; the figures are of the test images.")
     show_elsewhere(elsewhere, confidence)
 

@@ -97,7 +97,7 @@ def _images(members: NDArray[np.str_], size: int, batch_size: int) -> Pixels:
     for batch, _, names in shards.faces(SHARDS, "test", size=size, batch_size=batch_size):
         for row, name in enumerate(names.numpy()):
             if (number := place.get(name.decode())) is not None:
-                found[number] = batch[row].numpy()
+                found[number] = batch[row].numpy().astype(np.float32)
     if missing := set(place.values()) - set(found):
         raise UserError(
             f"{SHARDS} has no test image {members[min(missing)]}, though it was scored; score anew with `dvc repro`"

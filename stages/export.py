@@ -71,7 +71,8 @@ def converted(model: "keras.Model", size: int) -> bytes:
 
 def deviation(model: "keras.Model", network: Path, size: int) -> float:
     """The largest difference in logit or evidence, relative to Keras' value where that is above 1; NaN if any is."""
-    images = next(iter(shards.faces(Path("data/shards"), "valid", size=size, batch_size=CHECKED)))[0].numpy()
+    batch, *_ = next(iter(shards.faces(Path("data/shards"), "valid", size=size, batch_size=CHECKED)))
+    images = batch.numpy().astype(np.float32)
     judged = [np.stack(answers) for answers in zip(*map(exported.network(network), images), strict=True)]
     wanted = [answers.numpy() for answers in model(images, training=False)]
     strays = [

@@ -58,7 +58,7 @@ def gather(params: Params) -> dict[str, Any]:
     detectors = {name: read_detector(name) for name in board["detector"]}
     source, data = read_json("data/raw/source.json"), read_json("metrics/data.json")
     pairs = pd.read_csv("plots/differences.csv")
-    words = findings.Findings(data, source, pairs, params)
+    words = findings.Findings(data, source, board, pairs, params)
     return {
         "params": params,
         "phases": get_args(Phase),

@@ -8,16 +8,13 @@ The first ``stress.images_per_class`` test faces of each class are spoilt in all
 shuffled, so the first ones are any ones. Spoilt copies are made on the way to the network, and kept nowhere.
 
 A table of each pass is kept in a git-ignored scratch folder until a later run of the stage no longer wants it: a run
-that is killed resumes there, and a new external set or a new strength costs its own passes and no others. A detector
-that is a copy of another (a fine-tuning that found nothing better) takes over its tables.
+that is killed resumes there, and a new external set or a new strength costs its own passes and no others.
 """
 
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -62,21 +59,16 @@ def main() -> None:
     network = tf.function(assembly.with_logits(assembly.load(model)), reduce_retracing=True)
 
     scratch = project_root() / ".scratch" / "scores" / name
-    common = [sha256(model), *map(sha256, CODE), params.image.size, version("tensorflow")]
+    common = [sha256(model), *map(sha256, CODE), params.image.size, *map(version, ("tensorflow", "keras"))]
     wanted, tables = set(), []
     for way in passes(params):
         spoiling = [] if way.kind == "clean" else [params.stress.seed, params.stress.images_per_class]
         key = digest(*common, shards.summary(way.folder, way.images), way.split, way.condition, *spoiling)
         kept = scratch / f"{key}.parquet"
         if not kept.exists():
-            twin = next(scratch.parent.glob(f"*/{key}.parquet"), None)
             with publish(kept) as part:
-                if twin:
-                    print(f"{name} on {way.split}, {way.condition}: as {twin.parent.name}, whose copy it is")
-                    shutil.copyfile(twin, part)
-                else:
-                    table = forward(network, way, params, f"{name} on {way.split}, {way.condition}")
-                    table.to_parquet(part, index=False)
+                table = forward(network, way, params, f"{name} on {way.split}, {way.condition}")
+                table.to_parquet(part, index=False)
         wanted.add(kept)
         tables.append(pd.read_parquet(kept))
     for stale in set(scratch.glob("*.parquet")) - wanted:
@@ -102,16 +94,18 @@ def passes(params: Params) -> Iterator[Pass]:
 
 def forward(network: Network, way: Pass, params: Params, description: str) -> pd.DataFrame:
     """The rows of one pass."""
-    batch_size = params.score.batch_size
-    batches = shards.faces(way.folder, way.images, size=params.image.size, batch_size=batch_size)
-    total = int(shards.summary(way.folder, way.images)["images"])
-    if way.kind != "clean":
-        counts = [int(shards.summary(way.folder, way.images)[label]) for label in ("real", "fake")]
-        limit = params.stress.images_per_class or max(counts)
-        batches = spoilt(batches, way, limit, params.stress.seed, batch_size)
-        total = sum(min(count, limit) for count in counts)
+    clean, stress = way.kind == "clean", params.stress
+    batches = shards.faces(
+        way.folder,
+        way.images,
+        size=params.image.size,
+        batch_size=params.score.batch_size,
+        per_class=None if clean else stress.images_per_class,
+    )
+    if not clean:
+        batches = spoilt(batches, way, stress.seed)
     rows = []
-    with tqdm(total=total, desc=description, unit="image", disable=None) as progress:
+    with tqdm(desc=description, unit="image", disable=None) as progress:
         for images, labels, members in batches:
             logits = network(images, training=False).numpy()[:, 0]
             rows.append(
@@ -130,25 +124,20 @@ def forward(network: Network, way: Pass, params: Params, description: str) -> pd
     return pd.concat(rows, ignore_index=True)
 
 
-def spoilt(batches: "tf.data.Dataset", way: Pass, limit: int, seed: int, batch_size: int) -> "tf.data.Dataset":
-    """The first ``limit`` images of each class, corrupted; the noise of an image depends on its name and ``seed``."""
+def spoilt(batches: "tf.data.Dataset", way: Pass, seed: int) -> "tf.data.Dataset":
+    """The same images, corrupted; the noise of an image depends on its name and ``seed``."""
 
-    def choose(seen: "tf.Tensor", *face: "tf.Tensor") -> "tuple[tf.Tensor, tuple[Any, ...]]":
-        label = face[1]
-        return seen + tf.one_hot(label, 2, dtype=tf.int64), (seen[label] < limit, *face)
-
-    def corrupt(_: "tf.Tensor", image: "tf.Tensor", label: "tf.Tensor", member: "tf.Tensor") -> "tuple[tf.Tensor, ...]":
+    def corrupt(pair: "tuple[tf.Tensor, tf.Tensor]") -> "tf.Tensor":
+        image, member = pair
         seeds = tf.stack([tf.constant(seed, tf.int64), tf.strings.to_hash_bucket_fast(member, 2**31)])
-        return corruptions.corrupt(image, way.kind, way.strength, seeds), label, member
+        return tf.cast(corruptions.corrupt(tf.cast(image, tf.float32), way.kind, way.strength, seeds), tf.uint8)
 
-    return (
-        batches.unbatch()
-        .scan(tf.zeros(2, tf.int64), lambda seen, face: choose(seen, *face))
-        .filter(lambda wanted, *_: wanted)
-        .map(corrupt, num_parallel_calls=tf.data.AUTOTUNE)
-        .batch(batch_size)
-        .prefetch(tf.data.AUTOTUNE)
-    )
+    def corrupt_all(
+        images: "tf.Tensor", labels: "tf.Tensor", members: "tf.Tensor"
+    ) -> "tuple[tf.Tensor, tf.Tensor, tf.Tensor]":
+        return tf.map_fn(corrupt, (images, members), fn_output_signature=tf.uint8), labels, members
+
+    return batches.map(corrupt_all, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
 if __name__ == "__main__":

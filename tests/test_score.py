@@ -1,6 +1,5 @@
 """The stage `score`: which images under which conditions, and that no forward pass is made twice."""
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -138,17 +137,6 @@ def test_another_seed_changes_the_noise_and_another_model_everything(scored, wri
     assembly.save(toy, toy.backbone(), top, Path(f"data/models/{NAME}.keras"))
     scored()
     assert len(passes) == 7
-
-
-def test_a_copy_of_a_detector_takes_over_its_scores(scored, passes, command, capsys):
-    table = scored()
-    passes.clear()
-    copy = f"{NAME.split('-')[0]}-{'finetune' if NAME.endswith('baseline') else 'baseline'}"
-    shutil.copyfile(f"data/models/{NAME}.keras", f"data/models/{copy}.keras")
-    command(score.main, *copy.split("-"))
-    assert passes == []
-    pd.testing.assert_frame_equal(pd.read_parquet(f"data/scores/{copy}.parquet"), table)
-    assert f"{copy} on test, jpeg 40: as {NAME}, whose copy it is" in capsys.readouterr().out
 
 
 def test_a_run_that_is_stopped_goes_on_where_it_was(scored, passes, monkeypatch):

@@ -147,12 +147,12 @@ class Journal(keras.callbacks.Callback):
         if low > 0 or high < 0:
             return low > 0
         lower = (row["val_loss"] or 0.0) < (best["val_loss"] or 0.0)
-        if lower != ((row["val_auc"] or 0.0) > (best["val_auc"] or 0.0)):
-            kept_epoch, other = (row, best) if lower else (best, row)
+        chosen, other = (row, best) if lower else (best, row)
+        if (chosen["val_auc"] or 0.0) < (other["val_auc"] or 0.0):
             print(
-                f"epoch {kept_epoch['epoch']:.0f} is kept before {other['epoch']:.0f} by its loss "
-                f"({kept_epoch['val_loss']:.4f} and {other['val_loss']:.4f}): {len(self.labels)} validation images "
-                f"cannot tell AUC {kept_epoch['val_auc']:.4f} from {other['val_auc']:.4f}"
+                f"epoch {chosen['epoch']:.0f} is kept before {other['epoch']:.0f} by its loss "
+                f"({chosen['val_loss']:.4f} and {other['val_loss']:.4f}): {len(self.labels)} validation images "
+                f"cannot tell AUC {chosen['val_auc']:.4f} from {other['val_auc']:.4f}"
             )
         return lower
 

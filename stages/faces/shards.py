@@ -8,7 +8,7 @@ gigabytes to learn how many there are or whether they changed.
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -148,17 +148,27 @@ def _flip(window: "tf.Tensor", seed: "tf.Tensor") -> "tf.Tensor":
     return tf.image.stateless_random_flip_left_right(window, seed + 1)
 
 
-def faces(folder: Path, split: str, *, size: int, batch_size: int) -> "tf.data.Dataset":
-    """Batches of (images, labels, members) of a split, whole faces as uint8, once, in their order on disk."""
-    images = int(summary(folder, split)["images"])
+def faces(folder: Path, split: str, *, size: int, batch_size: int, per_class: int | None = None) -> "tf.data.Dataset":
+    """Batches of (images, labels, members) of a split, whole faces as uint8, once, in their order on disk.
 
-    def example(record: "tf.Tensor") -> tuple["tf.Tensor", ...]:
-        fields = _parse(record)
+    With ``per_class``, the first so many of each class; the others are not decoded.
+    """
+    count = summary(folder, split)
+    images = sum(min(int(count[label]), per_class or int(count[label])) for label in ("real", "fake"))
+
+    def choose(seen: "tf.Tensor", fields: dict[str, "tf.Tensor"]) -> tuple["tf.Tensor", Any]:
+        label = fields["label"]
+        return seen + tf.one_hot(label, 2, dtype=tf.int64), (seen[label] < per_class, fields)
+
+    def example(fields: dict[str, "tf.Tensor"]) -> tuple["tf.Tensor", ...]:
         return _decode(fields["image"], size), fields["label"], fields["member"]
 
+    records = _records(folder, split).map(_parse)
+    if per_class:
+        chosen = records.scan(tf.zeros(2, tf.int64), choose).filter(lambda wanted, _: wanted)
+        records = chosen.map(lambda _, fields: fields)
     return (
-        _records(folder, split)
-        .apply(tf.data.experimental.assert_cardinality(images))  # or Keras would warn that the data ran out
+        records.apply(tf.data.experimental.assert_cardinality(images))  # or Keras would warn that the data ran out
         .map(example, num_parallel_calls=tf.data.AUTOTUNE)
         .batch(batch_size)
         .prefetch(tf.data.AUTOTUNE)

@@ -42,11 +42,45 @@ def shares(row: Any, figure: str) -> str:
     return f"{100 * row[figure]:.0f} % ({100 * row[f'{figure}_low']:.0f}–{100 * row[f'{figure}_high']:.0f} %)"
 
 
-class Findings:
-    """Sentences about any detector of one run. ``data``, ``source`` and ``pairs`` are what the run's files hold."""
+def fine_tuning(model: str, board: pd.DataFrame, pairs: pd.DataFrame) -> str:
+    """Whether fine-tuning put a backbone ahead of its own baseline, on validation and test images.
 
-    def __init__(self, data: dict[str, Any], source: dict[str, Any], pairs: pd.DataFrame, params: Params) -> None:
-        self.data, self.source, self.pairs, self.params = data, source, pairs, params
+    ``board`` and ``pairs`` are the tables that ``stages.compare`` makes: a row a detector, and a row a pair.
+    """
+    of = {row["phase"]: row for row in board[board["model"] == model].to_dict("records")}
+    tuned, frozen = of["finetune"], of["baseline"]
+    names = {tuned["detector"], frozen["detector"]}
+    pair = next(row for row in pairs.to_dict("records") if {row["first"], row["second"]} == names)
+    sign = 1 if pair["first"] == tuned["detector"] else -1
+    low, high = sorted((sign * pair["lead_low"], sign * pair["lead_high"]))
+    places = [
+        f"{'ahead of' if gain > 0 else 'behind' if gain < 0 else 'level with'} its baseline on the {count:,} {images} "
+        f"images (AUC {tuned[figure]:.4f} and {frozen[figure]:.4f})"
+        for images, figure, count in (
+            ("validation", "valid_roc_auc", tuned["n_valid"]),
+            ("test", "roc_auc", tuned["n"]),
+        )
+        for gain in [tuned[figure] - frozen[figure]]
+    ]
+    chance = "" if pair["real"] else ", which may be chance"
+    return (
+        f"Fine-tuned, {model} is {places[0]} and {places[1]}: a difference of {sign * pair['lead']:+.4f} "
+        f"({low:+.4f} to {high:+.4f}) on the test images{chance}."
+    )
+
+
+class Findings:
+    """Sentences about any detector of one run, from what the run's files hold (``board``: the leaderboard's table)."""
+
+    def __init__(
+        self,
+        data: dict[str, Any],
+        source: dict[str, Any],
+        board: pd.DataFrame,
+        pairs: pd.DataFrame,
+        params: Params,
+    ) -> None:
+        self.data, self.source, self.board, self.pairs, self.params = data, source, board, pairs, params
 
     @property
     def licence(self) -> str:
@@ -60,6 +94,7 @@ class Findings:
         return [
             self._at_home(detector),
             self._lead(detector),
+            self._fine_tuning(detector),
             self._false_alarms(detector),
             self._answers(detector),
             self._probability(detector),
@@ -88,14 +123,23 @@ class Findings:
             ahead = pair["first"] if pair["lead"] >= 0 else pair["second"]
             other = pair["second"] if pair["first"] == name else pair["first"]
             where = "ahead of" if ahead == name else "behind"
-            sure = "truly" if pair["real"] else "by what may be chance"
-            parts.append(f"{where} {other} {sure} ({abs(pair['lead']):.3f} AUC, p = {pair['mcnemar_p_holm']:.2g})")
+            sure = "" if pair["real"] else ", which may be chance"
+            parts.append(
+                f"{where} {other} by {abs(pair['lead']):.3f} AUC{sure}" if pair["lead"] else f"level with {other}"
+            )
         sure_of_all = bool(pairs["real"].all())
         return Finding(
             "good" if sure_of_all else "mind",
             "Against the other detectors",
-            f"{'; '.join(parts)}. Paired on the same images; p is McNemar's for the accuracies, corrected for all "
-            "pairs.",
+            f"{'; '.join(parts)}. Differences are of the AUC, paired on the same images.",
+        )
+
+    def _fine_tuning(self, detector: dict[str, Any]) -> Finding:
+        model, phase = detector["name"].rsplit("-", 1)
+        of = self.board[self.board["model"] == model].set_index("phase")["valid_roc_auc"]
+        behind = of[phase] < of["baseline" if phase == "finetune" else "finetune"]
+        return Finding(
+            "mind" if behind else "good", "Against its other half", fine_tuning(model, self.board, self.pairs)
         )
 
     def _false_alarms(self, detector: dict[str, Any]) -> Finding:

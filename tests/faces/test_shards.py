@@ -165,7 +165,7 @@ def test_a_smaller_image_is_enlarged(tmp_path, png):
 def drawn(folder, batches, seed=1, batch_size=4, **keys):
     """The first augmented batches: crops and labels, one row an image."""
     data = shards.augmented(folder, "train", size=SIDE, crop=CROP, batch_size=batch_size, seed=seed, **keys)
-    crops, labels, _ = zip(*islice(data.as_numpy_iterator(), batches), strict=True)
+    crops, labels = zip(*islice(data.as_numpy_iterator(), batches), strict=True)
     return np.concatenate(crops), np.concatenate(labels)
 
 
@@ -307,3 +307,19 @@ def test_a_window_of_what_cannot_be_decoded_in_part_is_the_same_too(png, noise, 
             shards.decode_crop_and_flip(data, SIDE, CROP, seed),
             cut(shards.decode(data, SIDE), CROP, seed),
         )
+
+
+def test_the_first_of_each_class_are_the_first_on_disk_and_no_other_is_decoded(tmp_path, faces):
+    broken = shards.Record(b"no picture", 0, "broken.png")
+    records = [*faces, *[broken] * 3]
+    summary = written(tmp_path, records)
+    assert summary["real"] > 2 < summary["fake"]
+    data = shards.faces(tmp_path, "train", size=SIDE, batch_size=4, per_class=2)
+    found = [
+        (int(label), member.decode())
+        for _, labels, names in data.as_numpy_iterator()
+        for label, member in zip(labels, names, strict=True)
+    ]
+    expected = [(record.label, record.member) for record in faces]
+    first = [pair for pair in expected if pair in [p for p in expected if p[0] == pair[0]][:2]]
+    assert found == first
