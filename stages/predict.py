@@ -138,7 +138,11 @@ def promise(detector: Detector) -> str:
     real_below, fake_from = limits([detector])
     reals = "never says real" if real_below is None else f"real below {real_below:.3f}"
     fakes = "never says fake" if fake_from is None else f"fake from {fake_from:.3f}"
-    return f"{reals}, {fakes}; each wrong for at most {detector.calibration.max_error:.0%} of faces like its own."
+    reading = detector.calibration
+    return (
+        f"{reals}, {fakes}: chosen to be wrong for at most {reading.max_error:.0%} of either class of {reading.n:,} "
+        "validation faces; on new faces more may be."
+    )
 
 
 def write_csv(stream: Iterator[Answer], detectors: Sequence[Detector], out: TextIO) -> None:

@@ -157,13 +157,15 @@ class Findings:
         )
 
     def _answers(self, detector: dict[str, Any]) -> Finding:
-        home = detector["external"].iloc[0]
+        home, calibration = detector["external"].iloc[0], detector["calibration"]
+        kept = home["wrong_when_answered_high"] <= calibration["max_error"]
         return Finding(
-            "good" if home["answered"] > WEAK else "mind",
+            "good" if kept and home["answered"] > WEAK else "mind",
             "If it may say that it does not know",
-            f"it answers for {shares(home, 'answered')} of the test faces, and {shares(home, 'wrong_when_answered')} "
-            f"of these answers are wrong; of either class at most {percent(detector['calibration']['max_error'], 0)} "
-            "may be.",
+            f"it answers for {shares(home, 'answered')} of the {home['n']:,} test faces, and "
+            f"{shares(home, 'wrong_when_answered')} of these answers are wrong. The bounds were chosen for at most "
+            f"{percent(calibration['max_error'], 0)} of either class on the {calibration['n']:,} validation images, "
+            "which chose the epoch, too: that is an aim, and what the test faces say is the measurement.",
         )
 
     def _probability(self, detector: dict[str, Any]) -> Finding:
