@@ -16,7 +16,7 @@ from stages.detectors.rows import Rows
 from stages.scoring import platt
 
 SHRINKAGE = 0.3  # of the covariance; 0.1 to 0.5 rank alike (docs/recipe.md)
-MOST_ROWS = 16_384  # that the start is made of, 370 MB of the widest features; the gradients see all
+MOST_ROWS = 16_384  # of each kind that a start is made of, 370 MB of the widest features; gradients see all
 CHUNK = 2048  # rows at a time: 46 MB of the widest features
 TINY = 1e-12  # variance, where no feature varies at all
 
@@ -29,11 +29,11 @@ def head(train: Rows, valid: Rows) -> "keras.Model":
     """
     top = assembly.head(*moments(train[0]))
     standardise = top.get_layer("standardise")
-    features, labels = train[0][:MOST_ROWS], train[1][:MOST_ROWS]
+    (features, labels), (others, answers) = ([part[:MOST_ROWS] for part in rows] for rows in (train, valid))
     weights = discriminant(keras.ops.convert_to_numpy(standardise(features)), labels)
-    scores = keras.ops.convert_to_numpy(standardise(valid[0])) @ weights
+    scores = keras.ops.convert_to_numpy(standardise(others)) @ weights
     spread = float(scores.std()) or 1.0
-    temperature, offset = platt.scaling(valid[1], scores / spread)
+    temperature, offset = platt.scaling(answers, scores / spread)
     top.get_layer("logit").set_weights(
         [weights[:, np.newaxis] / (spread * temperature), np.array([-offset / temperature])]
     )

@@ -50,10 +50,10 @@ def test_the_head_is_calibrated_on_validation_rows_and_ranks_as_the_discriminant
     assert np.corrcoef(scores, logits)[0, 1] > 0.99
 
 
-def test_of_very_many_rows_the_first_ones_make_the_start(monkeypatch):
+def test_of_very_many_rows_the_first_ones_make_the_head(monkeypatch):
     train, valid = rows(), rows(seed=2)
     monkeypatch.setattr(discriminant, "moments", lambda features: (np.zeros(100), np.ones(100)))
-    expected = discriminant.head(tuple(part[:30] for part in train), valid)
+    expected = discriminant.head(*(tuple(part[:30] for part in rows) for rows in (train, valid)))
     monkeypatch.setattr(discriminant, "MOST_ROWS", 30)
     found = discriminant.head(train, valid)
     for one, other in zip(found.get_weights(), expected.get_weights(), strict=True):
