@@ -22,11 +22,13 @@ from stages.params import Baseline, load
 class FeatureBatches(keras.utils.PyDataset):
     """Batches of (features, labels n × 1) in a new order every epoch; the arrays may be mapped files."""
 
-    def __init__(self, features: np.ndarray, labels: np.ndarray, batch_size: int, seed: int) -> None:
+    def __init__(self, features: np.ndarray, labels: np.ndarray, batch_size: int, seed: int, done: int) -> None:
+        """``done`` epochs were drawn before, by a run that was killed."""
         super().__init__()
         self.features, self.labels, self.batch_size = features, labels, batch_size
         self.random = np.random.default_rng(seed)
-        self.on_epoch_end()
+        for _ in range(done + 1):
+            self.on_epoch_end()
 
     def __len__(self) -> int:
         return -(-len(self.labels) // self.batch_size)
@@ -81,7 +83,7 @@ def fit_head(
     training.compile_model(head, keras.optimizers.Adam(fit.learning_rate))
     journal, best = training.fit(
         head,
-        FeatureBatches(*train, fit.batch_size, seed),
+        FeatureBatches(*train, fit.batch_size, seed, training.completed_epochs(scratch)),
         np.asarray(valid[0]),
         valid[1],
         epochs=fit.epochs,

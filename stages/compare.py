@@ -148,7 +148,7 @@ def others(pairs: pd.DataFrame) -> str:
         return ""
     chance = [f"{pair.first} and {pair.second}" for pair in rest[~rest["real"]].itertuples()]
     if not chance:
-        return "The intervals of all other pairs leave out 0, too."
+        return "The intervals of all other pairs leave out 0."
     return f"Of the other pairs, only these may differ by chance: {'; '.join(chance)}."
 
 

@@ -2,7 +2,7 @@
 
 Reads ``data/shards/`` and ``data/weights/M.weights.h5``; writes ``data/features/M/``: for each split features and
 labels as :mod:`stages.detectors.rows` writes them, and ``features.json``, what they were made of. Faces are whole: a
-head of crops is worse on whole faces, whose borders convolutions see otherwise.
+head of the features of crops is worse on whole faces, whose borders convolutions see otherwise.
 """
 
 import argparse

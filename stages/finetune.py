@@ -5,8 +5,8 @@ the training record beside it, and ``plots/M-finetune/history.csv``. Validation 
 best of its own epochs, whether or not it is better than its baseline: the leaderboard says that.
 
 There are two ways to start (``start``). From a linear probe, for backbones that know pictures and have few faces to
-learn from: BatchNorm keeps its statistics, and the features that the probe weighs change slowly. And afresh, as
-networks are trained from scratch: a head that knows nothing, BatchNorm with each batch's statistics, a higher rate.
+learn from: BatchNorm stays as it is, and the features that the probe weighs change slowly. And afresh, as networks are
+trained from scratch: a head that knows nothing, and BatchNorm that trains, with each batch's statistics.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from stages.files import read_json, sha256
 from stages.params import Finetune, Model, load
 
 SHARDS = Path("data/shards")
-WARMUP, WEIGHT_DECAY = 0.1, 0.01  # of all steps; AdamW's own
+WARMUP, WEIGHT_DECAY, CLIP = 0.1, 0.01, 1.0  # share of all steps; AdamW's own; norm of all gradients
 
 
 def main() -> None:
@@ -70,7 +70,7 @@ def main() -> None:
             [*backbone.layers, *head.layers], trains=fit.start == "fresh", devices=strategy.num_replicas_in_sync
         )
         network = assembly.detector(module, backbone, head)
-        training.compile_model(network, optimizer(fit, steps * fit.epochs))
+        training.compile_model(network, optimizer(fit, steps * fit.epochs, strategy.num_replicas_in_sync))
         journal, best = training.fit(
             network,
             train,
@@ -101,7 +101,7 @@ def main() -> None:
 
 
 def probe(train: rows.Rows) -> "keras.Model":
-    """A linear probe of every other training face, as sure of itself as the faces in between allow.
+    """A linear probe of every other training face, calibrated on the faces in between.
 
     A probe of all of them would know them by heart: there would be no loss left to learn from (Kumar et al. 2022,
     arXiv:2202.10054, start at a probe; Ren et al. 2023, arXiv:2302.05779, say why it must not have converged).
@@ -110,10 +110,13 @@ def probe(train: rows.Rows) -> "keras.Model":
     return discriminant.head((features[::2], labels[::2]), (features[1::2], labels[1::2]))
 
 
-def optimizer(fit: Finetune, steps: int) -> "keras.Optimizer":
-    """AdamW over ``steps``; biases and the scales and offsets of BatchNorm do not decay."""
+def optimizer(fit: Finetune, steps: int, devices: int) -> "keras.Optimizer":
+    """AdamW over ``steps``; biases and the scales and offsets of BatchNorm do not decay.
+
+    Gradients are clipped to a norm of 1. Each of several devices clips its own share of them, before they are added.
+    """
     rate = training.warmed_cosine(fit.learning_rate, steps, WARMUP)
-    adamw = keras.optimizers.AdamW(rate, weight_decay=WEIGHT_DECAY, global_clipnorm=1.0)
+    adamw = keras.optimizers.AdamW(rate, weight_decay=WEIGHT_DECAY, global_clipnorm=CLIP / devices)
     adamw.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return adamw
 

@@ -262,7 +262,7 @@ def test_without_external_sets_nothing_is_said_of_them(write: Write, capsys: pyt
 @pytest.mark.parametrize(
     ("leads", "said"),
     [
-        ([(0.1, 0.2), (0.1, 0.2)], "The intervals of all other pairs leave out 0, too."),
+        ([(0.1, 0.2), (0.1, 0.2)], "The intervals of all other pairs leave out 0."),
         ([(-0.1, 0.2), (0.1, 0.2)], "Of the other pairs, only these may differ by chance: b and c."),
     ],
 )

@@ -17,8 +17,8 @@ def prepare(precision: str, seed: int, deterministic: bool = False) -> Device:
     """Seed everything, choose the precision, say in one line what is used.
 
     ``precision`` "auto" is float32 on a CPU; on a GPU bfloat16 or float16 mixed precision, by its compute capability
-    (tensor cores from 7.0, bfloat16 from 8.0). In plain float32 a GPU does not round products to TF32, which would be
-    10 bits: what is promised to be exact is. XLA is left to Keras (``jit_compile="auto"``).
+    (tensor cores from 7.0, bfloat16 from 8.0). In plain float32 a GPU does not round products to TF32 (10 bits): scores
+    and exports agree with Keras on a CPU then. XLA is left to Keras (``jit_compile="auto"``).
     """
     keras.utils.set_random_seed(seed or 2**30)  # beside a 0, tf.data.Dataset.shuffle takes no tensor for a seed
     if deterministic:

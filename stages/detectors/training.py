@@ -23,7 +23,7 @@ from stages.files import digest, project_root, publish, sha256
 from stages.scoring import figures, intervals
 
 COLUMNS = ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "val_auc", "learning_rate", "seconds"]
-HISTORY = "history.csv"
+HISTORY, BACKUPS = "history.csv", "epoch-*.weights.h5"
 CONFIDENCE, RESAMPLES = 0.95, 200  # of the interval that says whether two epochs can be told apart
 Row = dict[str, float | None]
 
@@ -40,7 +40,7 @@ def compile_model(model: "keras.Model", optimizer: "keras.Optimizer") -> None:
 def warmed_cosine(peak: float, steps: int, warmup: float) -> "keras.optimizers.schedules.LearningRateSchedule":
     """A learning rate that rises linearly to ``peak`` over the fraction ``warmup`` of ``steps``, then falls.
 
-    It falls as a cosine that reaches 0 at the last step (Loshchilov & Hutter 2017, arXiv:1608.03983, no restarts).
+    It falls as a cosine that would reach 0 one step after the last (Loshchilov & Hutter 2017, arXiv:1608.03983).
     """
     rise = round(warmup * steps)
     return keras.optimizers.schedules.CosineDecay(
@@ -54,25 +54,23 @@ def warmed_cosine(peak: float, steps: int, warmup: float) -> "keras.optimizers.s
 def scratch_folder(name: str, *ingredients: Any) -> Path:
     """The folder for what ``name`` (such as "densenet121-finetune") must remember.
 
-    Its name is a digest of the ingredients, of our code that is loaded, and of the versions of TensorFlow and Keras.
+    Its name is a digest of the ingredients, of all our code, and of the versions of TensorFlow and Keras.
     """
-    modules = sorted(name for name in sys.modules if name.split(".")[0] == "stages")
-    code = [sha256(file) for name in modules if (file := getattr(sys.modules[name], "__file__", None))]
+    code = [sha256(file) for file in sorted(Path(__file__).parents[1].rglob("*.py"))]
     versions = [version(library) for library in ("tensorflow", "keras")]
     return project_root() / ".scratch" / f"{name}-{digest(*ingredients, code, versions)}"
 
 
 def completed_epochs(scratch: Path) -> int:
-    """How many epochs an earlier, killed run left behind in its scratch folder."""
-    history = scratch / HISTORY
-    return int(read_history(history)[-1]["epoch"] or 0) if history.exists() else 0
+    """How many epochs an earlier, killed run left behind in its scratch folder: those of its backup."""
+    return max(map(_epoch, scratch.glob(BACKUPS)), default=0)
 
 
 class Journal(keras.callbacks.Callback):
     """Validates after each epoch; keeps a row of each, and the weights of the best.
 
-    An epoch takes the place of the best one if its AUC is higher and the paired interval of the lead leaves out 0. Two
-    that cannot be told apart so are decided by the loss: validation images are few, and the loss looks at each of them.
+    An epoch takes the place of the best one if its AUC is higher and the paired interval of the lead leaves out 0. If
+    the interval holds 0, the lower loss wins: validation images are few, and the loss looks at each of them.
 
     Rows and weights are published whole and tell all that is known, so a killed run goes on from them. The model is
     backed up after this callback; an epoch that was killed between the two is run again, its first try forgotten.
@@ -85,8 +83,10 @@ class Journal(keras.callbacks.Callback):
 
     def best_weights(self) -> Path | None:
         """The file of the best epoch so far: its weights and validation logits; None before the first."""
-        files = sorted(self.scratch.glob("best-*.npz"), key=_epoch)
-        return files[-1] if files else None
+        known = {row["epoch"] for row in self.rows}
+        return max(
+            (file for file in self.scratch.glob("best-*.npz") if _epoch(file) in known), key=_epoch, default=None
+        )
 
     @property
     def best(self) -> Row | None:
@@ -99,14 +99,15 @@ class Journal(keras.callbacks.Callback):
         last, best = (self.rows[-1]["epoch"] or 0) if self.rows else 0, self.best
         return last >= epochs or (best is not None and last - (best["epoch"] or 0) >= self.patience)
 
-    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Forget what came after the backup that this epoch starts from; start the clock."""
+    def go_on_from(self, epoch: int) -> None:
+        """Forget what came after an epoch that has its backup, and the weights that were the best before it."""
         self.rows = [row for row in self.rows if (row["epoch"] or 0) <= epoch]
-        for file in self.scratch.glob("best-*.npz"):
-            if _epoch(file) > epoch:
-                file.unlink()
-        for file in sorted(self.scratch.glob("best-*.npz"), key=_epoch)[:-1]:
+        for file in set(self.scratch.glob("best-*.npz")) - {self.best_weights()}:
             file.unlink()
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Tidy up; start the clock."""
+        self.go_on_from(epoch)
         self.started = time.monotonic()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -176,7 +177,7 @@ class Backup(keras.callbacks.Callback):
 
     def files(self) -> list[Path]:
         """The backups; more than one only where a kill came before the older one was removed."""
-        return sorted(self.scratch.glob("epoch-*.weights.h5"), key=_epoch)
+        return sorted(self.scratch.glob(BACKUPS), key=_epoch)
 
     def restore(self, model: "keras.Model") -> int:
         """Give a compiled model its backup, if there is one; return the number of epochs that it has behind it."""
@@ -219,6 +220,7 @@ def fit(
     scratch.mkdir(parents=True, exist_ok=True)
     journal, backup = Journal(scratch, patience, valid, labels), Backup(scratch)
     journal.set_model(model)
+    journal.go_on_from(completed_epochs(scratch))
     if keep_start and not journal.rows:
         journal.add(0, {})
     if done := completed_epochs(scratch):

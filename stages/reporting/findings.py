@@ -136,11 +136,12 @@ class Findings:
 
     def _fine_tuning(self, detector: dict[str, Any]) -> Finding:
         model, phase = detector["name"].rsplit("-", 1)
-        of = self.board[self.board["model"] == model].set_index("phase")["valid_roc_auc"]
-        behind = of[phase] < of["baseline" if phase == "finetune" else "finetune"]
-        return Finding(
-            "mind" if behind else "good", "Against its other half", fine_tuning(model, self.board, self.pairs)
-        )
+        other = f"{model}-{'baseline' if phase == 'finetune' else 'finetune'}"
+        of = self.board.set_index("detector")["valid_roc_auc"]
+        pairs = self.pairs[self.pairs["real"]].set_index(["first", "second"])["lead"]
+        lost = pairs.get((other, detector["name"]), 0.0) > 0 or pairs.get((detector["name"], other), 0.0) < 0
+        kind = "mind" if lost or of[detector["name"]] < of[other] else "good"
+        return Finding(kind, "Against its other half", fine_tuning(model, self.board, self.pairs))
 
     def _false_alarms(self, detector: dict[str, Any]) -> Finding:
         strict = detector["operating_points"].set_index("point").loc["FPR 1 %"]

@@ -224,6 +224,26 @@ def test_an_epoch_killed_between_journal_and_backup_is_run_again(tmp_path, monke
     assert_same_weights(model, whole)
 
 
+@pytest.mark.parametrize("epoch", [0, 1, 2])
+def test_a_kill_between_the_best_weights_and_the_journal_is_nothing_to_the_next_run(tmp_path, monkeypatch, epoch):
+    whole, expected = train(tmp_path / "whole", epochs=3)
+
+    def killed(path, rows):
+        if rows[-1]["epoch"] == epoch:
+            raise KeyboardInterrupt
+        write(path, rows)
+
+    write = training.write_history
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "write_history", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "scratch", epochs=3)
+    assert training.completed_epochs(tmp_path / "scratch") == max(0, epoch - 1)
+    model, rows = train(tmp_path / "scratch", epochs=3)
+    assert untimed(rows) == untimed(expected)
+    assert_same_weights(model, whole)
+
+
 @pytest.mark.parametrize("epoch", [0, 1])
 def test_a_kill_that_tears_the_backup_costs_no_more_than_its_epoch(tmp_path, monkeypatch, epoch):
     whole, expected = train(tmp_path / "whole", epochs=3)
@@ -280,7 +300,7 @@ def test_a_killed_process_is_resumed(tmp_path):
 def test_changed_code_starts_afresh(tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     before = training.scratch_folder("toy")
-    monkeypatch.setattr(training, "sha256", lambda file: "another" if file.endswith("training.py") else sha256(file))
+    monkeypatch.setattr(training, "sha256", lambda file: "another" if file.name == "finetune.py" else sha256(file))
     assert training.scratch_folder("toy") != before
 
 
