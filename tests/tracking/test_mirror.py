@@ -105,9 +105,9 @@ def test_the_command_makes_one_complete_run_a_detector(written: Path, tmp_path: 
             "contact_sheet.jpg",
         }
     fine, base = found["densenet121-finetune"], found["densenet121-baseline"]
-    assert points(client, fine, "valid/loss") == [(0, 0.9), (1, 0.7), (2, 0.6), (3, 0.5)]
-    assert [step for step, _ in points(client, fine, "train/loss")] == [1, 2, 3]
-    assert [step for step, _ in points(client, base, "valid/auc")] == [1, 2, 3]
+    assert points(client, base, "valid/loss") == [(0, 0.9), (1, 0.7), (2, 0.6), (3, 0.5)]
+    assert [step for step, _ in points(client, base, "train/loss")] == [1, 2, 3]
+    assert [step for step, _ in points(client, fine, "valid/auc")] == [1, 2, 3]
     assert len(list((folder / "mlartifacts").rglob("MLmodel"))) == 4
     for figure in (folder / "mlartifacts").rglob("*.png"):
         assert figure.read_bytes().startswith(b"\x89PNG")
@@ -189,7 +189,7 @@ def test_a_run_that_was_cut_off_is_completed_not_doubled(
     assert run_id == cut
     assert [status for _, status in models] == ["READY"]
     assert {name: len(values) for name, values in metrics.items()} == {
-        name: 3 if name.startswith("train/") else 4 if name.startswith("valid/") else 1 for name in metrics
+        name: 3 if name.startswith(("train/", "valid/")) else 1 for name in metrics
     }
 
 
