@@ -111,6 +111,10 @@ def test_of_equals_the_one_named_first_wins_and_its_lead_is_nothing(
     assert board["mcnemar_p"] == 1
     said = " ".join(capsys.readouterr().out.split())
     assert "resnet50-baseline and resnet50-finetune rank all test images alike: there is no lead." in said
+    level = (
+        r"Fine-tuned, resnet50 is level with [^:]* and level with its baseline on the 80 test images \([^:]*\)\. The"
+    )
+    assert re.search(level, said)
 
 
 @pytest.mark.parametrize(

@@ -169,6 +169,13 @@ def test_bad_news_is_told(tmp_path: Path) -> None:
     assert "(auto was asked for)" in said
 
 
+def test_the_three_answers_are_an_aim_and_a_measurement(page: str) -> None:
+    said = text_of(page)
+    assert "chosen so that at most 5 % of either class of the validation images get the wrong answer" in said
+    assert "so this is an aim; what was measured on the test images is below" in said
+    assert "of the 120 test faces, and" in said
+
+
 def test_what_was_not_tested_is_said(tmp_path: Path) -> None:
     said = text_of(make(tmp_path, external=False, shortcut_auc=None))
     assert "bad On faces of other generators: was not tested." in said

@@ -3,7 +3,7 @@
 Several detectors answer together. Their probability is that of the mean of their calibrated logits: the mean of
 calibrated probabilities would be too unsure (Ranjan & Gneiting 2010, doi:10.1111/j.1467-9868.2009.00726.x), and nearly
 blind to how sure one of them is. Their verdict is "real" or "fake" only where all say so: then it is wrong no more
-often than each of them alone, and ``max_error`` holds for all together.
+often than each of them alone, on any faces.
 """
 
 from collections.abc import Iterator, Sequence

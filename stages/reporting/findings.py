@@ -62,11 +62,11 @@ def fine_tuning(model: str, board: pd.DataFrame, pairs: pd.DataFrame) -> str:
         )
         for gain in [tuned[figure] - frozen[figure]]
     ]
+    said = f"Fine-tuned, {model} is {places[0]} and {places[1]}"
+    if low == high == 0:  # they rank all test images alike, so nothing is left to chance
+        return f"{said}."
     chance = "" if pair["real"] else ", which may be chance"
-    return (
-        f"Fine-tuned, {model} is {places[0]} and {places[1]}: a difference of {sign * pair['lead']:+.4f} "
-        f"({low:+.4f} to {high:+.4f}) on the test images{chance}."
-    )
+    return f"{said}: a difference of {sign * pair['lead']:+.4f} ({low:+.4f} to {high:+.4f}) on the test images{chance}."
 
 
 class Findings:
