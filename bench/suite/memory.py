@@ -87,8 +87,8 @@ def train() -> None:
     """Take a few steps as stage `finetune` does, all layers, fresh crops."""
     backbone = densenet121.backbone()
     width = backbone.output_shape[-1]
-    head = assembly.head(np.zeros(width), np.ones(width), 0.2)
-    detector = assembly.detector(densenet121, backbone, head, "inference")
+    head = assembly.head(np.zeros(width), np.ones(width))
+    detector = assembly.detector(densenet121, backbone, head)
     training.compile_model(detector, keras.optimizers.AdamW(1e-5))
     data = shards.augmented(Path("data/shards"), "train", size=SIDE, crop=SIDE, batch_size=BATCH, seed=1)
     detector.fit(data.map(lambda images, labels, _: (images, labels)), steps_per_epoch=STEPS, verbose=2)

@@ -31,7 +31,7 @@ def measure() -> Iterator[Result]:
     write_params({"score.batch_size": BATCH})
     backbone = densenet121.backbone()
     width = backbone.output_shape[-1]
-    head = assembly.head(np.zeros(width), np.ones(width), 0.0)
+    head = assembly.head(np.zeros(width), np.ones(width))
     assembly.save(densenet121, backbone, head, MODEL)
     detector = assembly.with_logits(assembly.load(MODEL))
     network = tf.function(detector, reduce_retracing=True)
