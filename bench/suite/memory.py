@@ -91,4 +91,4 @@ def train() -> None:
     detector = assembly.detector(densenet121, backbone, head)
     training.compile_model(detector, keras.optimizers.AdamW(1e-5))
     data = shards.augmented(Path("data/shards"), "train", size=SIDE, crop=SIDE, batch_size=BATCH, seed=1)
-    detector.fit(data.map(lambda images, labels, _: (images, labels)), steps_per_epoch=STEPS, verbose=2)
+    detector.fit(data, steps_per_epoch=STEPS, verbose=2)

@@ -36,7 +36,7 @@ def measure() -> Iterator[Result]:
     detector = assembly.with_logits(assembly.load(MODEL))
     network = tf.function(detector, reduce_retracing=True)
     count = int(shards.summary(SHARDS, "valid")["images"])
-    batch = tf.random.uniform((BATCH, SIZE, SIZE, 3), maxval=255)
+    batch = tf.cast(tf.random.uniform((BATCH, SIZE, SIZE, 3), maxval=256), tf.uint8)  # as the reader gives them
 
     def ours() -> None:
         score.forward(network, score.Pass(SHARDS, "valid", "valid"), load(), "valid")
