@@ -14,6 +14,7 @@ import numpy as np
 
 from stages.backend import keras, tf
 from stages.detectors import assembly
+from stages.detectors.device import prepare
 from stages.errors import run
 from stages.faces import shards
 from stages.files import publish, read_json, sha256, write_json
@@ -30,6 +31,7 @@ def main() -> None:
     name = detector_argument(main.__doc__)
     size = load().image.size
     path = Path(f"data/models/{name}.keras")
+    prepare("float32", seed=0)  # nothing is drawn here
 
     model = assembly.with_evidence(assembly.load(path))
     with publish(exported.FOLDER / name) as part:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from stages import export
+from stages.backend import tf
 from stages.files import read_json, sha256
 from stages.photos import exported
 
@@ -27,6 +28,16 @@ def test_logit_and_evidence_are_those_of_the_detector(bright):
     assert logit == pytest.approx(0, abs=1e-5)
     assert evidence == pytest.approx(np.repeat([[-6.0] * 4 + [6.0] * 4], 8, axis=0), abs=1e-4)
     assert detector.judge(np.full((64, 64, 3), 255, np.uint8))[0] == pytest.approx(6, abs=1e-5)
+
+
+def test_it_is_checked_against_true_float32(bright, monkeypatch, command):
+    monkeypatch.chdir(bright)
+    monkeypatch.setattr(exported, "FOLDER", Path("data/exact"))
+    monkeypatch.setattr(export, "deviation", lambda *_: 1 / 0)
+    tf.config.experimental.enable_tensor_float_32_execution(True)
+    with pytest.raises(ZeroDivisionError):
+        command(export.main, "densenet121", "baseline")
+    assert not tf.config.experimental.tensor_float_32_execution_enabled()
 
 
 def test_an_export_that_strays_is_refused_and_not_left_behind(bright, monkeypatch, command):

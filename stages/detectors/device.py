@@ -18,7 +18,8 @@ def prepare(precision: str, seed: int, deterministic: bool = False) -> Device:
 
     ``precision`` "auto" is float32 on a CPU; on a GPU bfloat16 or float16 mixed precision, by its compute capability
     (tensor cores from 7.0, bfloat16 from 8.0). In plain float32 a GPU does not round products to TF32 (10 bits): scores
-    and exports agree with Keras on a CPU then. XLA is left to Keras (``jit_compile="auto"``).
+    and exports agree with Keras on a CPU then. XLA is left to Keras (``jit_compile="auto"``), which trains with it on
+    one GPU, but not on several, not on a CPU and not if ``deterministic``.
     """
     keras.utils.set_random_seed(seed or 2**30)  # beside a 0, tf.data.Dataset.shuffle takes no tensor for a seed
     if deterministic:
@@ -35,7 +36,7 @@ def prepare(precision: str, seed: int, deterministic: bool = False) -> Device:
         chosen = precision
     keras.config.set_dtype_policy(chosen)
     tf.config.experimental.enable_tensor_float_32_execution(chosen != "float32")
-    print(f"device: {name}, {chosen}")
+    print(f"device: {name}, {chosen}{' without TF32' if gpus and chosen == 'float32' else ''}")
     return Device(name, chosen)
 
 
