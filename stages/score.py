@@ -20,9 +20,9 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from stages.backend import tf
+from stages.backend import keras, tf
 from stages.detectors import assembly
-from stages.detectors.device import prepare
+from stages.detectors.device import distribution, prepare
 from stages.errors import run
 from stages.faces import corruptions, shards
 from stages.files import digest, project_root, publish, read_json, sha256
@@ -31,7 +31,7 @@ from stages.params import Params, detector_argument, load
 SHARDS, EXTERNAL = Path("data/shards"), Path("data/external")
 CODE = [Path(str(module.__file__)) for module in (assembly, corruptions, shards)] + [Path(__file__)]
 
-Network = Callable[..., "tf.Tensor"]
+Network = Callable[["tf.Tensor"], "tf.Tensor"]  # images (n, size, size, 3) in 0–255 to logits (n, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,9 @@ def main() -> None:
     params = load()
     model = Path(f"data/models/{name}.keras")
     prepare("float32", params.training.seed)
-    network = tf.function(assembly.with_logits(assembly.load(model)), reduce_retracing=True)
+    strategy = distribution()
+    with strategy.scope():
+        network = spread(assembly.with_logits(assembly.load(model)), strategy)
 
     scratch = project_root() / ".scratch" / "scores" / name
     common = [sha256(model), *map(sha256, CODE), params.image.size, *map(version, ("tensorflow", "keras"))]
@@ -92,6 +94,31 @@ def passes(params: Params) -> Iterator[Pass]:
             yield Pass(SHARDS, "test", "test", kind, strength)
 
 
+def spread(model: "keras.Model", strategy: "tf.distribute.Strategy") -> Network:
+    """A detector as a function of a batch, which all devices share; the answers are in the order of the images."""
+    devices = strategy.num_replicas_in_sync
+
+    def judge(images: "tf.Tensor") -> "tf.Tensor":
+        # Cast on the device: a byte a value has to get there, not four.
+        return model(tf.cast(images, tf.float32), training=False)
+
+    answers: Network = tf.function(lambda shares: strategy.run(judge, (shares,)), reduce_retracing=True)
+    if devices == 1:
+        return answers
+
+    def network(images: "tf.Tensor") -> "tf.Tensor":
+        # Black images fill up a batch that cannot be shared equally: no device is left with none.
+        filled = np.pad(images, [(0, -len(images) % devices), (0, 0), (0, 0), (0, 0)])
+        parts = np.split(filled, devices)
+        with tf.device("CPU"):  # or all would go to the first GPU, and on to the others from there
+            shares = strategy.experimental_distribute_values_from_function(
+                lambda context: tf.constant(parts[context.replica_id_in_sync_group])
+            )
+        return tf.concat(strategy.experimental_local_results(answers(shares)), axis=0)[: len(images)]
+
+    return network
+
+
 def forward(network: Network, way: Pass, params: Params, description: str) -> pd.DataFrame:
     """The rows of one pass."""
     clean, stress = way.kind == "clean", params.stress
@@ -107,7 +134,7 @@ def forward(network: Network, way: Pass, params: Params, description: str) -> pd
     rows = []
     with tqdm(desc=description, unit="image", disable=None) as progress:
         for images, labels, members in batches:
-            logits = network(images, training=False).numpy()[:, 0]
+            logits = network(images).numpy()[:, 0]
             rows.append(
                 pd.DataFrame(
                     {

@@ -1,5 +1,9 @@
 """The stage `score`: which images under which conditions, and that no forward pass is made twice."""
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +11,7 @@ import pandas as pd
 import pytest
 
 from stages import score
-from stages.backend import keras
+from stages.backend import keras, tf
 from stages.detectors import assembly
 from stages.faces import shards
 
@@ -97,7 +101,6 @@ def test_every_image_is_scored_clean_and_the_first_of_each_class_spoilt(scored):
 
 
 def test_what_is_spoilt_is_what_the_corruptions_make(scored, noise):
-    from stages.backend import tf
     from stages.faces import corruptions
 
     row = scored().query("condition == 'jpeg 40' and member == 'test/1'").iloc[0]
@@ -156,3 +159,37 @@ def test_a_run_that_is_stopped_goes_on_where_it_was(scored, passes, monkeypatch)
     scored()
     assert done == 4
     assert len(passes) == 7
+
+
+def test_bytes_and_floats_have_the_same_logits(project, noise):
+    model = assembly.with_logits(assembly.load(Path(f"data/models/{NAME}.keras")))
+    network = score.spread(model, tf.distribute.get_strategy())
+    images = np.stack([noise(number, SIDE, SIDE) for number in range(3)])
+    wanted = model(images.astype(np.float32), training=False)
+    for batch in (images, images.astype(np.float32)):
+        np.testing.assert_allclose(network(tf.constant(batch)), wanted, rtol=1e-5, atol=1e-5)
+
+
+TWO_DEVICES = """
+import sys
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from stages import score
+two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+assert two.num_replicas_in_sync == 2
+score.distribution = lambda: two
+sys.argv = ["score", *sys.argv[1:]]
+score.main()
+"""
+
+
+def test_two_devices_give_the_rows_of_one(scored):
+    assert {count % 2 for count in SPLITS.values()} == {0, 1}  # some batches cannot be shared equally
+    one = scored()
+    shutil.rmtree(".scratch")
+    Path(f"data/scores/{NAME}.parquet").unlink()
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    subprocess.run([sys.executable, "-c", TWO_DEVICES, *NAME.split("-")], env=environment, check=True)
+    two = pd.read_parquet(f"data/scores/{NAME}.parquet")
+    pd.testing.assert_frame_equal(two, one, rtol=1e-5, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Where training runs, and in which precision."""
+"""Where networks run, and in which precision."""
 
 import os
 from typing import NamedTuple
@@ -41,9 +41,9 @@ def prepare(precision: str, seed: int, deterministic: bool = False) -> Device:
 
 
 def distribution() -> "tf.distribute.Strategy":
-    """How training is spread: over all GPUs, each with its part of every batch, where there are several."""
+    """How batches are spread: over all GPUs, each with its part of every batch, where there are several."""
     gpus = tf.config.list_logical_devices("GPU")
     if len(gpus) < 2:
         return tf.distribute.get_strategy()
-    print(f"training on {len(gpus)} GPUs, which share each batch")
+    print(f"{len(gpus)} GPUs share each batch")
     return tf.distribute.MirroredStrategy([gpu.name for gpu in gpus])

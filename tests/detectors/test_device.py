@@ -81,13 +81,13 @@ def test_determinism_is_had_when_asked_for(machine):
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
-def test_training_is_spread_over_all_gpus_where_there_are_several(monkeypatch, capsys, count):
+def test_batches_are_spread_over_all_gpus_where_there_are_several(monkeypatch, capsys, count):
     gpus = [SimpleNamespace(name=f"/device:GPU:{number}") for number in range(count)]
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: gpus if kind == "GPU" else [])
     monkeypatch.setattr(tf.distribute, "MirroredStrategy", lambda devices: devices)
     found, said = device.distribution(), capsys.readouterr().out
     if count == 2:
         assert found == ["/device:GPU:0", "/device:GPU:1"]
-        assert said == "training on 2 GPUs, which share each batch\n"
+        assert said == "2 GPUs share each batch\n"
     else:
         assert (found, said) == (tf.distribute.get_strategy(), "")
