@@ -21,15 +21,14 @@ import pandas as pd
 from tqdm import tqdm
 
 from stages.backend import keras, tf
-from stages.detectors import assembly
-from stages.detectors.device import distribution, prepare
+from stages.detectors import assembly, device
 from stages.errors import run
 from stages.faces import corruptions, shards
 from stages.files import digest, project_root, publish, read_json, sha256
 from stages.params import Params, detector_argument, load
 
 SHARDS, EXTERNAL = Path("data/shards"), Path("data/external")
-CODE = [Path(str(module.__file__)) for module in (assembly, corruptions, shards)] + [Path(__file__)]
+CODE = [Path(str(module.__file__)) for module in (assembly, corruptions, device, shards)] + [Path(__file__)]
 
 Network = Callable[["tf.Tensor"], "tf.Tensor"]  # images (n, size, size, 3) in 0–255 to logits (n, 1)
 
@@ -55,8 +54,8 @@ def main() -> None:
     name = detector_argument(main.__doc__)
     params = load()
     model = Path(f"data/models/{name}.keras")
-    prepare("float32", params.training.seed)
-    strategy = distribution()
+    device.prepare("float32", params.training.seed)
+    strategy = device.distribution()
     with strategy.scope():
         network = spread(assembly.with_logits(assembly.load(model)), strategy)
 

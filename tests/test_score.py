@@ -4,17 +4,21 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from ruamel.yaml import YAML
 
 from stages import score
 from stages.backend import keras, tf
 from stages.detectors import assembly
 from stages.faces import shards
+from stages.files import sha256
 
+ROOT = Path(__file__).parents[1]
 SIDE, NAME = 40, "resnet50-baseline"
 SPLITS = {"valid": 4, "test": 9}
 STRESS = {"jpeg": [90, 40], "blur": [1.0], "resize": [], "noise": [20.0], "social": []}
@@ -142,6 +146,19 @@ def test_another_seed_changes_the_noise_and_another_model_everything(scored, wri
     assert len(passes) == 7
 
 
+def test_other_code_or_another_tensorflow_or_keras_changes_everything(scored, passes, monkeypatch):
+    stage = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]["score"]
+    assert set(score.CODE) == {ROOT / file for file in stage["deps"] if file.startswith("stages/")}
+    for changed in (score.CODE[0], "tensorflow", "keras"):
+        scored()
+        passes.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(score, "sha256", lambda path, changed=changed: "" if path == changed else sha256(path))
+            patch.setattr(score, "version", lambda name, changed=changed: "" if name == changed else version(name))
+            scored()
+        assert len(passes) == 7
+
+
 def test_a_run_that_is_stopped_goes_on_where_it_was(scored, passes, monkeypatch):
     forward = score.forward
 
@@ -178,7 +195,7 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 from stages import score
 two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 assert two.num_replicas_in_sync == 2
-score.distribution = lambda: two
+score.device.distribution = lambda: two
 sys.argv = ["score", *sys.argv[1:]]
 score.main()
 """
@@ -189,7 +206,7 @@ def test_two_devices_give_the_rows_of_one(scored):
     one = scored()
     shutil.rmtree(".scratch")
     Path(f"data/scores/{NAME}.parquet").unlink()
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", TWO_DEVICES, *NAME.split("-")], env=environment, check=True)
     two = pd.read_parquet(f"data/scores/{NAME}.parquet")
     pd.testing.assert_frame_equal(two, one, rtol=1e-5, atol=1e-5)
