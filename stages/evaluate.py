@@ -3,7 +3,8 @@
 Reads ``data/scores/M-P.parquet`` and ``data/models/M-P.json``, the training record. Everything that is chosen (the
 thresholds, the calibration) is chosen on the validation images; every figure is of other images. Writes
 
-- ``data/calibration/M-P.json``: how to read the detector's logits, for whatever shows a probability to a person;
+- ``data/calibration/M-P.json``: how to read the detector's logits, for whatever shows a probability to a person, and
+  how often its answers were wrong on the test images;
 - ``metrics/detectors/M-P.json``: the figures of the test images;
 - in ``plots/M-P/``, of the test images ``roc.csv``, ``pr.csv``, ``scores.csv`` (histogram), ``confusion.csv``,
   ``report.csv`` (per class), ``operating_points.csv``, ``answers.csv`` (real, uncertain, fake) and ``reliability.csv``;
@@ -15,6 +16,7 @@ Takes seconds; no TensorFlow.
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +158,16 @@ def external(path: Path, test: Scores, *rest: Any) -> Iterator[dict[str, Any]]:
             yield {"set": split.removeprefix("external/"), **figures_of(scores.read(path, split), *rest)}
 
 
+def measured(reading: Calibration, test: dict[str, Any]) -> Calibration:
+    """The calibration with what its three answers were worth on the test images, which chose nothing."""
+    return replace(
+        reading,
+        n_test=test["n"],
+        n_answered=round(test["answered"] * test["n"]),
+        **{f"wrong{end}": test[f"wrong_when_answered{end}"] for end in ("", "_low", "_high")},
+    )
+
+
 def main() -> None:
     """Evaluate one detector."""
     name = detector_argument(main.__doc__)
@@ -199,7 +211,7 @@ def main() -> None:
     for plot, table in tables.items():
         with publish(f"plots/{name}/{plot}.csv") as part:
             table.to_csv(part, index=False, float_format="%.6g")
-    calibration.write(f"data/calibration/{name}.json", reading)
+    calibration.write(f"data/calibration/{name}.json", measured(reading, elsewhere[0]))
     write_json(f"metrics/detectors/{name}.json", metrics)
     summarise(name, metrics, points)
 

@@ -134,14 +134,17 @@ def write_table(stream: Iterator[Answer], detectors: Sequence[Detector], out: Te
 
 
 def promise(detector: Detector) -> str:
-    """What a detector's answers are worth, and where its limits lie."""
+    """Where a detector's limits lie, what they were chosen for, and how often they were wrong on the test images."""
     real_below, fake_from = limits([detector])
     reals = "never says real" if real_below is None else f"real below {real_below:.3f}"
     fakes = "never says fake" if fake_from is None else f"fake from {fake_from:.3f}"
     reading = detector.calibration
+    chosen = f"chosen to be wrong for at most {reading.max_error:.0%} of either class of {reading.n:,} validation faces"
+    if not reading.n_answered:
+        return f"{reals}, {fakes}: {chosen}; on new faces more may be."
     return (
-        f"{reals}, {fakes}: chosen to be wrong for at most {reading.max_error:.0%} of either class of {reading.n:,} "
-        "validation faces; on new faces more may be."
+        f"{reals}, {fakes}: {chosen}; of {reading.n_answered:,} answers on {reading.n_test:,} test faces, "
+        f"{reading.wrong:.1%} ({100 * reading.wrong_low:.1f}–{100 * reading.wrong_high:.1f} %) were."
     )
 
 

@@ -1,8 +1,10 @@
 """The stage `evaluate`, from a table of scores to its files."""
 
 import json
+import math
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 from sklearn.metrics import accuracy_score, average_precision_score, brier_score_loss, log_loss, roc_auc_score
+from statsmodels.stats.proportion import proportion_confint
 
 from stages import evaluate
 from stages.errors import UserError
@@ -173,14 +176,29 @@ def test_calibration_comes_from_the_validation_images_and_is_kept_for_others(
     metrics = run_evaluate()
     valid, test = clean(scores, "valid"), clean(scores, "test")
     kept = calibration.read(f"data/calibration/{NAME}.json")
-    assert kept == calibration.fit(
-        valid["label"].to_numpy(), valid["logit"].to_numpy(np.float64), metrics["threshold"], 0.05
-    )
+    fitted = calibration.fit(valid["label"].to_numpy(), valid["logit"].to_numpy(np.float64), metrics["threshold"], 0.05)
+    unmeasured = {"n_test": 0, "n_answered": 0, "wrong": math.nan, "wrong_low": math.nan, "wrong_high": math.nan}
+    assert replace(kept, **unmeasured) == fitted
     probability = kept.probability(test["logit"].to_numpy(np.float64))
     assert metrics["brier"] == pytest.approx(brier_score_loss(test["label"], probability))
     assert metrics["ece"] == pytest.approx(
         figures.expected_calibration_error(test["label"].to_numpy(), probability), abs=1e-9
     )
+
+
+def test_what_the_answers_were_worth_is_counted_on_the_test_images_and_kept(
+    scores: pd.DataFrame, run_evaluate: Callable[[], dict[str, Any]]
+) -> None:
+    run_evaluate()
+    kept, test = calibration.read(f"data/calibration/{NAME}.json"), clean(scores, "test")
+    score = 1 / (1 + np.exp(-test["logit"].to_numpy(np.float64)))
+    called_real, called_fake = score < kept.real_below, score >= kept.fake_from
+    wrong = (called_real & (test["label"] == 1)).sum() + (called_fake & (test["label"] == 0)).sum()
+    answered = int((called_real | called_fake).sum())
+    assert (kept.n_test, kept.n_answered) == (90, answered)
+    assert 0 < wrong < answered < 90
+    low, high = proportion_confint(wrong, answered, alpha=0.05, method="wilson")
+    assert (kept.wrong, kept.wrong_low, kept.wrong_high) == pytest.approx((wrong / answered, low, high))
 
 
 def test_operating_points_are_chosen_on_validation_and_judged_on_test(

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import zipfile
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from scipy.special import expit
 
 from stages import predict
 from stages.errors import UserError
+from stages.photos.exported import Detector
+from stages.scoring.calibration import Calibration
 
 BRIGHT, GREY, DARK = 255, 127, 0
 CHAMPION, OTHER = "densenet121-baseline", "densenet121-finetune"
@@ -174,3 +177,19 @@ def test_a_person_reads_a_table_and_what_it_is_worth(ask):
 def test_a_wrong_detector_is_refused_in_a_sentence(ask, names, sentence):
     with pytest.raises(UserError, match=sentence):
         ask("photos", *(option for name in names for option in ("--detector", name)))
+
+
+@pytest.mark.parametrize(
+    ("measured", "said"),
+    [
+        ((), "; on new faces more may be."),
+        ((250, 0, math.nan, math.nan, math.nan), "; on new faces more may be."),
+        ((250, 225, 0.031, 0.015, 0.062), "; of 225 answers on 250 test faces, 3.1% (1.5–6.2 %) were."),
+    ],
+)
+def test_it_says_what_the_limits_were_chosen_for_and_what_was_measured(measured, said):
+    reading = Calibration(1.0, 0.0, 0.5, 0.3, 0.7, 0.05, 0.5, 150, *measured)
+    detector = Detector("resnet50-baseline", 64, "sample", "0" * 64, reading, network=None)
+    limits = "real below 0.300, fake from 0.700"
+    chosen = "chosen to be wrong for at most 5% of either class of 150 validation faces"
+    assert predict.promise(detector) == f"{limits}: {chosen}{said}"

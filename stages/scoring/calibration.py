@@ -33,9 +33,14 @@ class Calibration:
     threshold: float  # two answers: fake from here on
     real_below: float  # three answers: real below; -inf where the validation fakes are too few to call anything real
     fake_from: float  # three answers: fake from here on; inf where the validation reals are too few
-    max_error: float  # the share of either class that three answers may get wrong
+    max_error: float  # three answers: the share of either class of the validation images that they may get wrong
     fake_share: float  # of the validation images
     n: int  # validation images
+    n_test: int = 0  # test images, which measure what three answers are worth; 0 where nobody measured it
+    n_answered: int = 0  # those that are called real or fake
+    wrong: float = math.nan  # the share of these that is mistaken, with its interval
+    wrong_low: float = math.nan
+    wrong_high: float = math.nan
 
     def scaled(self, logit: NDArray[np.floating]) -> NDArray[np.float64]:
         """Calibrated logits, of logits of any shape."""
@@ -59,8 +64,9 @@ def fit(label: NDArray[np.int8], logit: NDArray[np.float64], threshold: float, m
     """Calibrate on validation images: ``label`` (n,), 1 fake, 0 real, both present; ``logit`` (n,).
 
     The thresholds of the three answers are class-conditional conformal ones (Vovk 2012, arXiv:1209.2673; Angelopoulos &
-    Bates 2021, arXiv:2107.07511, section 4.2): of new faces like these, at most ``max_error`` of the fakes are called
-    real, and at most ``max_error`` of the reals fake, whatever the scores' distribution. Where they overlap, the
+    Bates 2021, arXiv:2107.07511, section 4.2): of new faces like these, at most ``max_error`` of the fakes would be
+    called real, and at most ``max_error`` of the reals fake, had these images chosen nothing. They chose the epoch of
+    the training, too, so it is an aim, and the test images measure what came of it. Where the thresholds overlap, the
     detector is good enough to answer always, at ``threshold`` or as near to it as both allow.
     """
     temperature, offset = platt.scaling(label, logit)
@@ -82,7 +88,7 @@ def fit(label: NDArray[np.int8], logit: NDArray[np.float64], threshold: float, m
 
 
 def write(path: Path | str, calibration: Calibration) -> None:
-    """Publish a calibration as JSON; an infinite threshold is null there."""
+    """Publish a calibration as JSON; what is infinite or not known is null there."""
     content = asdict(calibration)
     write_json(path, {name: value if math.isfinite(value) else None for name, value in content.items()})
 
@@ -90,5 +96,6 @@ def write(path: Path | str, calibration: Calibration) -> None:
 def read(path: Path | str) -> Calibration:
     """The calibration that :func:`write` published. Raises :class:`stages.errors.UserError` where there is none."""
     missing = {"real_below": -math.inf, "fake_from": math.inf}
-    content: dict[str, Any] = {n: missing[n] if value is None else value for n, value in read_json(path).items()}
+    kept = read_json(path).items()
+    content: dict[str, Any] = {n: missing.get(n, math.nan) if value is None else value for n, value in kept}
     return Calibration(**content)

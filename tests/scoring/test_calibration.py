@@ -126,6 +126,7 @@ def test_it_is_kept_as_json_with_null_for_what_cannot_be_promised(tmp_path: Path
     calibration.write(path, kept)
     assert json.loads(path.read_text())["fake_from"] is None
     assert calibration.read(path) == kept
+    assert json.loads(path.read_text())["wrong"] is None  # nobody measured it
 
 
 def test_a_missing_one_is_refused(tmp_path: Path) -> None:
