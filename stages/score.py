@@ -131,22 +131,20 @@ def forward(network: Network, way: Pass, params: Params, description: str) -> pd
     if not clean:
         batches = spoilt(batches, way, stress.seed)
     rows = []
-    with tqdm(desc=description, unit="image", disable=None) as progress:
-        for images, labels, members in batches:
-            logits = network(images).numpy()[:, 0]
-            rows.append(
-                pd.DataFrame(
-                    {
-                        "split": way.split,
-                        "condition": way.condition,
-                        "member": [member.decode() for member in members.numpy()],
-                        "label": labels.numpy().astype(np.int8),
-                        "logit": logits,
-                        "score": 1 / (1 + np.exp(-logits)),
-                    }
-                )
+    for images, labels, members in tqdm(batches, desc=description, unit="batch", disable=None):
+        logits = network(images).numpy()[:, 0]
+        rows.append(
+            pd.DataFrame(
+                {
+                    "split": way.split,
+                    "condition": way.condition,
+                    "member": [member.decode() for member in members.numpy()],
+                    "label": labels.numpy().astype(np.int8),
+                    "logit": logits,
+                    "score": 1 / (1 + np.exp(-logits)),
+                }
             )
-            progress.update(len(logits))
+        )
     return pd.concat(rows, ignore_index=True)
 
 
