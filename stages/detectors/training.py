@@ -175,23 +175,23 @@ class Backup(keras.callbacks.Callback):
         super().__init__()
         self.scratch = scratch
 
-    def files(self) -> list[Path]:
-        """The backups; more than one only where a kill came before the older one was removed."""
-        return sorted(self.scratch.glob(BACKUPS), key=_epoch)
+    def file(self, epoch: int) -> Path:
+        """The backup of an epoch."""
+        return self.scratch / f"epoch-{epoch}.weights.h5"
 
     def restore(self, model: "keras.Model") -> int:
         """Give a compiled model its backup, if there is one; return the number of epochs that it has behind it."""
-        if not self.files():
-            return 0
-        model.optimizer.build(model.trainable_variables)
-        model.load_weights(self.files()[-1])
-        return _epoch(self.files()[-1])
+        if done := completed_epochs(self.scratch):
+            model.optimizer.build(model.trainable_variables)
+            model.load_weights(self.file(done))
+        return done
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Publish the backup of this epoch, then remove the one before."""
-        with publish(self.scratch / f"epoch-{epoch + 1}.weights.h5") as part:
+        backup = self.file(epoch + 1)
+        with publish(backup) as part:
             self.model.save_weights(part)
-        for file in self.files()[:-1]:
+        for file in set(self.scratch.glob(BACKUPS)) - {backup}:
             file.unlink()
 
 
@@ -220,10 +220,11 @@ def fit(
     scratch.mkdir(parents=True, exist_ok=True)
     journal, backup = Journal(scratch, patience, valid, labels), Backup(scratch)
     journal.set_model(model)
-    journal.go_on_from(completed_epochs(scratch))
+    done = completed_epochs(scratch)
+    journal.go_on_from(done)
     if keep_start and not journal.rows:
         journal.add(0, {})
-    if done := completed_epochs(scratch):
+    if done:
         print(f"resumed: {done} of {epochs} epochs were done before")
     if not journal.over(epochs):
         model.fit(
