@@ -56,6 +56,19 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     return detector
 
 
+@pytest.fixture
+def said_of(write: Write, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """A function of the strengths (valid, test) of a baseline and a fine-tuned detector: what `compare` prints."""
+
+    def said_of(baseline: tuple[float, float], finetune: tuple[float, float]) -> str:
+        write("resnet50-baseline", valid=baseline[0], test=baseline[1], seed=1)
+        write("resnet50-finetune", valid=finetune[0], test=finetune[1], seed=2)
+        compare.main()
+        return capsys.readouterr().out
+
+    return said_of
+
+
 def leaderboard() -> dict[str, Any]:
     """What the stage wrote."""
     content: dict[str, Any] = json.loads(Path("metrics/leaderboard.json").read_text())
@@ -126,16 +139,9 @@ def test_of_equals_the_one_named_first_wins_and_its_lead_is_nothing(
     ],
 )
 def test_it_says_whether_the_lead_is_real(
-    write: Write,
-    capsys: pytest.CaptureFixture[str],
-    baseline: tuple[float, float],
-    finetune: tuple[float, float],
-    verdict: str,
+    said_of: Callable[..., str], baseline: tuple[float, float], finetune: tuple[float, float], verdict: str
 ) -> None:
-    write("resnet50-baseline", valid=baseline[0], test=baseline[1], seed=1)
-    write("resnet50-finetune", valid=finetune[0], test=finetune[1], seed=2)
-    compare.main()
-    assert verdict in capsys.readouterr().out
+    assert verdict in said_of(baseline, finetune)
 
 
 @pytest.mark.parametrize(
@@ -151,16 +157,9 @@ def test_it_says_whether_the_lead_is_real(
     ],
 )
 def test_it_says_whether_fine_tuning_beat_the_baseline(
-    write: Write,
-    capsys: pytest.CaptureFixture[str],
-    baseline: tuple[float, float],
-    finetune: tuple[float, float],
-    said: str,
+    said_of: Callable[..., str], baseline: tuple[float, float], finetune: tuple[float, float], said: str
 ) -> None:
-    write("resnet50-baseline", valid=baseline[0], test=baseline[1], seed=1)
-    write("resnet50-finetune", valid=finetune[0], test=finetune[1], seed=2)
-    compare.main()
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Fine-tuned")]
+    (line,) = [line for line in said_of(baseline, finetune).splitlines() if line.startswith("Fine-tuned")]
     assert re.fullmatch(said, line)
     board = pd.read_csv("plots/leaderboard.csv").set_index("detector")
     assert f"AUC {board['roc_auc']['resnet50-finetune']:.4f} and {board['roc_auc']['resnet50-baseline']:.4f}" in line

@@ -42,6 +42,22 @@ def shares(row: Any, figure: str) -> str:
     return f"{100 * row[figure]:.0f} % ({100 * row[f'{figure}_low']:.0f}–{100 * row[f'{figure}_high']:.0f} %)"
 
 
+class Lead(NamedTuple):
+    """How far a detector is ahead in AUC on the test images, with the paired interval; ``real``: it leaves out 0."""
+
+    auc: float
+    low: float
+    high: float
+    real: bool
+
+
+def lead_over(name: str, other: str, pairs: pd.DataFrame) -> Lead:
+    """The lead of one detector over another, below 0 where it is behind; ``pairs`` has each pair once."""
+    (pair,) = pairs[pairs["first"].isin([name, other]) & pairs["second"].isin([name, other])].to_dict("records")
+    auc, low, high = (pair[column] for column in ("lead", "lead_low", "lead_high"))
+    return Lead(auc, low, high, pair["real"]) if pair["first"] == name else Lead(-auc, -high, -low, pair["real"])
+
+
 def fine_tuning(model: str, board: pd.DataFrame, pairs: pd.DataFrame) -> str:
     """Whether fine-tuning put a backbone ahead of its own baseline, on validation and test images.
 
@@ -49,10 +65,7 @@ def fine_tuning(model: str, board: pd.DataFrame, pairs: pd.DataFrame) -> str:
     """
     of = {row["phase"]: row for row in board[board["model"] == model].to_dict("records")}
     tuned, frozen = of["finetune"], of["baseline"]
-    names = {tuned["detector"], frozen["detector"]}
-    pair = next(row for row in pairs.to_dict("records") if {row["first"], row["second"]} == names)
-    sign = 1 if pair["first"] == tuned["detector"] else -1
-    low, high = sorted((sign * pair["lead_low"], sign * pair["lead_high"]))
+    lead = lead_over(tuned["detector"], frozen["detector"], pairs)
     places = [
         f"{'ahead of' if gain > 0 else 'behind' if gain < 0 else 'level with'} its baseline on the {count:,} {images} "
         f"images (AUC {tuned[figure]:.4f} and {frozen[figure]:.4f})"
@@ -63,10 +76,10 @@ def fine_tuning(model: str, board: pd.DataFrame, pairs: pd.DataFrame) -> str:
         for gain in [tuned[figure] - frozen[figure]]
     ]
     said = f"Fine-tuned, {model} is {places[0]} and {places[1]}"
-    if low == high == 0:  # they rank all test images alike, so nothing is left to chance
+    if lead.low == lead.high == 0:  # they rank all test images alike, so nothing is left to chance
         return f"{said}."
-    chance = "" if pair["real"] else ", which may be chance"
-    return f"{said}: a difference of {sign * pair['lead']:+.4f} ({low:+.4f} to {high:+.4f}) on the test images{chance}."
+    chance = "" if lead.real else ", which may be chance"
+    return f"{said}: a difference of {lead.auc:+.4f} ({lead.low:+.4f} to {lead.high:+.4f}) on the test images{chance}."
 
 
 class Findings:
@@ -119,14 +132,12 @@ class Findings:
         name = detector["name"]
         pairs = self.pairs[(self.pairs["first"] == name) | (self.pairs["second"] == name)]
         parts = []
-        for pair in pairs.to_dict("records"):
-            ahead = pair["first"] if pair["lead"] >= 0 else pair["second"]
-            other = pair["second"] if pair["first"] == name else pair["first"]
-            where = "ahead of" if ahead == name else "behind"
-            sure = "" if pair["real"] else ", which may be chance"
-            parts.append(
-                f"{where} {other} by {abs(pair['lead']):.3f} AUC{sure}" if pair["lead"] else f"level with {other}"
-            )
+        for first, second in zip(pairs["first"], pairs["second"], strict=True):
+            other = second if first == name else first
+            lead = lead_over(name, other, pairs)
+            where = "ahead of" if lead.auc > 0 else "behind"
+            sure = "" if lead.real else ", which may be chance"
+            parts.append(f"{where} {other} by {abs(lead.auc):.3f} AUC{sure}" if lead.auc else f"level with {other}")
         sure_of_all = bool(pairs["real"].all())
         return Finding(
             "good" if sure_of_all else "mind",
@@ -137,11 +148,10 @@ class Findings:
     def _fine_tuning(self, detector: dict[str, Any]) -> Finding:
         model, phase = detector["name"].rsplit("-", 1)
         other = f"{model}-{'baseline' if phase == 'finetune' else 'finetune'}"
+        lead = lead_over(detector["name"], other, self.pairs)
         of = self.board.set_index("detector")["valid_roc_auc"]
-        pairs = self.pairs[self.pairs["real"]].set_index(["first", "second"])["lead"]
-        lost = pairs.get((other, detector["name"]), 0.0) > 0 or pairs.get((detector["name"], other), 0.0) < 0
-        kind = "mind" if lost or of[detector["name"]] < of[other] else "good"
-        return Finding(kind, "Against its other half", fine_tuning(model, self.board, self.pairs))
+        lost = (lead.real and lead.auc < 0) or of[detector["name"]] < of[other]
+        return Finding("mind" if lost else "good", "Against its other half", fine_tuning(model, self.board, self.pairs))
 
     def _false_alarms(self, detector: dict[str, Any]) -> Finding:
         strict = detector["operating_points"].set_index("point").loc["FPR 1 %"]
