@@ -372,6 +372,21 @@ def test_a_kill_between_journal_and_backup_draws_the_same_crops_again(small, noi
     np.testing.assert_allclose(logits("finetune", noise), whole, rtol=1e-2, atol=1e-3)
 
 
+def test_a_baseline_that_was_killed_draws_the_batches_that_it_would_have_drawn(small, command, monkeypatch):
+    small(epochs=1)  # only for the parameters
+    plot = Path(f"plots/{MODEL}-baseline/history.csv")
+    whole = training.read_history(plot)
+    with monkeypatch.context() as patch:
+        interrupt(patch, 1)
+        with pytest.raises(KeyboardInterrupt):
+            command(baseline.main, MODEL)
+    command(baseline.main, MODEL)
+    resumed = training.read_history(plot)
+    assert [row["epoch"] for row in resumed] == [0, 1, 2, 3]
+    for column in ("loss", "val_loss", "val_auc"):
+        assert [row[column] for row in resumed[1:]] == pytest.approx([row[column] for row in whole[1:]], rel=1e-5)
+
+
 def test_a_changed_rate_does_not_go_on_from_the_old_ones_epochs(small, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         interrupt(patch, 1)
