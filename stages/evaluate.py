@@ -109,8 +109,8 @@ def ends(name: str, interval: intervals.Interval) -> dict[str, float]:
 def operating_points(valid: Scores, test: Scores, threshold: float, params: Evaluate) -> pd.DataFrame:
     """``point, threshold, supported, …``: thresholds chosen on the validation images, judged on the test images.
 
-    A false positive rate is ``supported`` where there are enough validation reals to promise it for new faces. Where
-    there are not, the threshold is the strictest that they can justify: above all of them.
+    A false positive rate is ``supported`` where there are enough validation reals to aim at it. Where there are not,
+    the threshold lies above all of them, and is no lower than that of best balanced accuracy, which may lie there too.
     """
     real = valid.score[valid.label == 0]
     points = {"best balanced accuracy": threshold, "0.5": 0.5}
@@ -118,7 +118,7 @@ def operating_points(valid: Scores, test: Scores, threshold: float, params: Eval
     points |= {name: thresholds.of_false_positive_rate(real, rate) for name, rate in FALSE_POSITIVE_RATES.items()}
     rows = []
     for name, chosen in points.items():
-        cut = chosen if math.isfinite(chosen) else float(np.nextafter(real.max(), np.inf))
+        cut = chosen if math.isfinite(chosen) else max(float(np.nextafter(real.max(), np.inf)), threshold)
         called = test.score >= cut
         rows.append(
             {
@@ -225,8 +225,8 @@ def summarise(name: str, metrics: dict[str, Any], points: pd.DataFrame) -> None:
     )
     if unsupported := list(points.loc[~points["supported"], "point"]):
         print(
-            f"note: {points['n_valid_real'][0]} real validation images cannot promise {' or '.join(unsupported)} for "
-            "new faces: the threshold lies above all of them, and operating_points.csv has the rate on the test images"
+            f"note: {points['n_valid_real'][0]} real validation images are too few to aim at "
+            f"{' or '.join(unsupported)}: the threshold is above all of them; operating_points.csv has the test images"
         )
 
 

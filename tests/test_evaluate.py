@@ -17,7 +17,9 @@ from statsmodels.stats.proportion import proportion_confint
 
 from stages import evaluate
 from stages.errors import UserError
+from stages.params import load
 from stages.scoring import calibration, figures
+from stages.scoring.scores import Scores
 
 ROOT = Path(__file__).parents[1]
 NAME = "resnet50-baseline"
@@ -225,12 +227,21 @@ def test_operating_points_are_chosen_on_validation_and_judged_on_test(
     assert points.loc["best balanced accuracy", "threshold"] == pytest.approx(metrics["threshold"], rel=1e-5)
 
 
+def test_no_strict_threshold_lies_below_the_one_of_best_balanced_accuracy() -> None:
+    label = np.repeat([0, 1], 10).astype(np.int8)
+    score = np.r_[np.linspace(0.0, 0.1, 10), np.linspace(0.9, 1.0, 10)]  # apart: the best cut is midway, at 0.5
+    images = Scores(np.arange(20).astype(str), label, score, score)
+    points = evaluate.operating_points(images, images, 0.5, load().evaluate).set_index("point")
+    assert (points.loc[["FPR 5 %", "FPR 1 %", "FPR 0.1 %"], "threshold"] == 0.5).all()
+
+
 def test_what_the_validation_images_are_too_few_for_is_said(
     scores: pd.DataFrame, run_evaluate: Callable[[], dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_evaluate()
     assert (
-        "note: 40 real validation images cannot promise FPR 1 % or FPR 0.1 % for new faces" in capsys.readouterr().out
+        "note: 40 real validation images are too few to aim at FPR 1 % or FPR 0.1 %: the threshold lies above all"
+        in capsys.readouterr().out
     )
 
 
