@@ -27,7 +27,7 @@ from statsmodels.stats.multitest import multipletests
 from stages.errors import UserError, run
 from stages.files import publish, read_json, write_json
 from stages.params import Evaluate, Model, Phase, load
-from stages.reporting import findings
+from stages.reporting import findings, worth
 from stages.scoring import drawing, figures, intervals
 from stages.scoring.scores import Scores, read
 
@@ -235,6 +235,8 @@ def main() -> None:
     with publish(CHAMPION) as part:
         shutil.copyfile(f"data/models/{champion['detector']}.keras", part)
 
+    if why := worth.worthless(params.data.source, champion["weights"]):
+        print(why)
     show(table, confidence)
     print(sentence(lead, confidence), others(pairs))
     for model in params.models:

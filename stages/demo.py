@@ -24,7 +24,7 @@ from stages.photos import heatmap
 from stages.photos.answers import Box, Judgement, answers
 from stages.photos.exported import Detector
 from stages.photos.inputs import Photo
-from stages.predict import add_detectors, caveats, open_detectors, promise
+from stages.predict import CAVEAT, add_detectors, open_detectors, promise, worthless
 
 MAX_BYTES = 20 * 2**20  # of a photo; a phone's largest JPEG has about 15 MB
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -70,7 +70,8 @@ def page(detectors: Sequence[Detector], *, only_loopback: bool) -> Flask:
             "page.html.j2",
             nonce=g.nonce,
             max_bytes=MAX_BYTES,
-            caveat=caveats(detectors),
+            caveat=CAVEAT,
+            worthless=worthless(detectors),
             detectors=[f"{detector.name}: {promise(detector)}" for detector in detectors],
         )
 

@@ -47,6 +47,7 @@ def main() -> None:
                 "detector": name,
                 "size": size,
                 "source": read_json("data/raw/source.json")["source"],
+                "weights": read_json(f"data/models/{name}.json")["weights"]["source"],
                 "sha256": sha256(path),
                 "deviation": strays,
                 "checked": CHECKED,

@@ -22,6 +22,7 @@ from stages.photos import exported, heatmap
 from stages.photos.answers import Answer, Faces, answers, limits, one_size
 from stages.photos.exported import Detector
 from stages.photos.inputs import photos
+from stages.reporting import worth
 
 FIELDS = (
     "file", "face", "left", "top", "right", "bottom", "probability", "verdict",
@@ -29,7 +30,6 @@ FIELDS = (
 )  # fmt: skip
 UNREAD = 3  # exit code
 CAVEAT = "A detector knows the generators that it learned from; an answer is no proof about any one picture."
-SAMPLE = "It was trained on the built-in sample, which is drawn: its answers about photographs mean nothing."
 
 
 def main() -> None:
@@ -49,6 +49,8 @@ def main() -> None:
     arguments = parser.parse_args()
 
     detectors = open_detectors(arguments.detector)
+    if why := worthless(detectors):
+        print(f"warning: {why}", file=sys.stderr, flush=True)
     unread = 0
 
     def stream() -> Iterator[Answer]:
@@ -84,9 +86,10 @@ def open_detectors(names: list[str] | None) -> list[Detector]:
     return detectors
 
 
-def caveats(detectors: Sequence[Detector]) -> str:
-    """What a person must know beside the answers."""
-    return SAMPLE if any(detector.source == "sample" for detector in detectors) else CAVEAT
+def worthless(detectors: Sequence[Detector]) -> str | None:
+    """Why the answers about photographs are worth nothing, in a sentence; None where no detector is known to be so."""
+    reasons = (worth.worthless(detector.source, detector.weights) for detector in detectors)
+    return next(filter(None, reasons), None)
 
 
 def heatmap_name(answer: Answer) -> str:
@@ -115,7 +118,7 @@ def write_table(stream: Iterator[Answer], detectors: Sequence[Detector], out: Te
     from rich.table import Table
     from rich.text import Text
 
-    colours = {"real": "blue", "fake": "dark_orange", "uncertain": "yellow"}
+    colours = {} if worthless(detectors) else {"real": "blue", "fake": "dark_orange", "uncertain": "yellow"}
     table = Table(box=SIMPLE, pad_edge=False)
     table.add_column("File", overflow="fold")
     table.add_column("Face, px", no_wrap=True)
@@ -130,7 +133,7 @@ def write_table(stream: Iterator[Answer], detectors: Sequence[Detector], out: Te
     console.print(table)
     for detector in detectors:
         console.print(f"{detector.name}, model {detector.sha256[:12]}: {promise(detector)}", soft_wrap=True)
-    console.print(caveats(detectors), soft_wrap=True)
+    console.print(CAVEAT, soft_wrap=True)
 
 
 def promise(detector: Detector) -> str:

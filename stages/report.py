@@ -27,7 +27,8 @@ from stages.reporting import figures, findings
 
 REPORT = Path("data/report")
 NEXT = f"""Made: {REPORT}/index.html, {REPORT}/*.md (a card for each detector), data/champion.keras, metrics/, plots/.
-Next: open {REPORT}/index.html in a browser: would this detector work for you? It needs no network.
+Next: git add . && git commit -m "My run"   keep it: what comes next is compared with the last commit
+      open {REPORT}/index.html in a browser: would this detector work for you? It needs no network.
       dvc plots show     every curve of every detector, in dvc_plots/index.html
       dvc metrics show   all figures;  dvc metrics diff  what changed since the last commit
       make ui            the runs in MLflow"""
@@ -70,6 +71,7 @@ def gather(params: Params) -> dict[str, Any]:
         "data": data,
         "source": source,
         "licence": words.licence,
+        "worthless": {name: words.worthless(detector) for name, detector in detectors.items()},
         "findings": {name: words.of(detector) for name, detector in detectors.items()},
     }
 

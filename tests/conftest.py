@@ -140,13 +140,14 @@ def bright(tmp_path_factory, write_params, png):
         write_params()
         Path("data/shards").mkdir(parents=True)
         Path("data/raw").mkdir()
-        write_json("data/raw/source.json", {"source": "sample"})
+        write_json("data/raw/source.json", {"source": "folder"})
         write_json("metrics/leaderboard.json", {"champion": "densenet121-baseline"})
         greys = [png(np.full((64, 64, 3), level, np.uint8)) for level in range(0, 256, 17)]
         records = [shards.Record(grey, 0, f"{number}.png") for number, grey in enumerate(greys)]
         summary = shards.write(records, len(records), Path("data/shards"), "valid", 100)
         shards.write_summary(Path("data/shards"), {"valid": summary})
         for phase, steepness in (("baseline", 6.0), ("finetune", 2.0)):
+            write_json(f"data/models/densenet121-{phase}.json", {"weights": {"source": "imagenet"}})
             top = assembly.head(np.full(3, 127.5), np.full(3, 127.5**2))
             top.get_layer("logit").set_weights([np.full((3, 1), steepness / 3), np.zeros(1)])
             assembly.save(module, backbone(), top, Path(f"data/models/densenet121-{phase}.keras"))

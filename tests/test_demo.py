@@ -98,6 +98,13 @@ def test_a_dropped_face_of_the_sample_is_answered_as_on_the_command_line(drop, b
     assert f"{100 * row['probability']:.0f} % likely to be generated" in card
 
 
+def test_of_a_detector_that_is_worth_nothing_for_photographs_no_verdict_is_shown(drop, browser, png):
+    browser.execute_script("WORTHLESS = true")
+    _, [card] = drop(png(np.full((64, 64, 3), 255, np.uint8)))
+    assert card.startswith("No answer")
+    assert "It would say “looks generated”" in card
+
+
 def test_bright_and_dark_get_opposite_answers_with_pictures(drop, browser, png):
     _, [fake] = drop(png(np.full((64, 64, 3), 255, np.uint8)))
     assert "Looks generated" in fake

@@ -38,9 +38,9 @@ def test_answers_are_good_news_where_their_measured_error_keeps_the_aim(
 @pytest.mark.parametrize(
     ("lead", "low", "kind", "said"),
     [
-        (0.1, 0.05, "good", f"ahead of {FROZEN} by 0.100 AUC. "),
-        (0.1, -0.05, "mind", f"ahead of {FROZEN} by 0.100 AUC, which may be chance. "),
-        (-0.1, -0.2, "mind", f"behind {FROZEN} by 0.100 AUC, which may be chance. "),
+        (0.1, 0.05, "good", f"ahead of {FROZEN} by 0.1000 AUC. "),
+        (0.1, -0.05, "mind", f"ahead of {FROZEN} by 0.1000 AUC, which may be chance. "),
+        (-0.1, -0.2, "mind", f"behind {FROZEN} by 0.1000 AUC, which may be chance. "),
         (0.0, 0.0, "mind", f"level with {FROZEN}. "),
     ],
 )

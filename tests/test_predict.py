@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 from scipy.special import expit
 
-from stages import predict
+from stages import demo, predict
 from stages.errors import UserError
 from stages.photos.exported import Detector
 from stages.scoring.calibration import Calibration
@@ -164,7 +165,31 @@ def test_a_person_reads_a_table_and_what_it_is_worth(ask):
     assert code == 0
     assert "photos/a.png" in output
     assert "real below 0.300, fake from 0.700" in output
-    assert "trained on the built-in sample" in output
+    assert "an answer is no proof about any one picture" in output
+
+
+@pytest.mark.parametrize(
+    ("facts", "why"),
+    [
+        ({"source": "sample"}, "Worth nothing for photographs: it was trained on faces that this project draws"),
+        ({"weights": "random"}, "Worth little for photographs: its backbone started from random weights"),
+    ],
+)
+def test_a_detector_that_is_worth_nothing_for_photographs_says_so_first(
+    bright, tmp_path, monkeypatch, command, capsys, facts, why
+):
+    shutil.copytree(bright, tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
+    file = Path(f"data/exported/{CHAMPION}/detector.json")
+    file.write_text(json.dumps(json.loads(file.read_text()) | facts))
+    command(predict.main, face("photos/a.png", DARK))
+    said = capsys.readouterr()
+    assert said.err.startswith(f"warning: {why}")
+    assert "photos/a.png" in said.out  # the answer is given all the same
+
+    page = demo.page(predict.open_detectors(None), only_loopback=True).test_client().get("/").get_data(as_text=True)
+    assert page.index(why) < page.index("Drop a photo here")
+    assert "WORTHLESS = true" in page
 
 
 @pytest.mark.parametrize(
@@ -189,7 +214,7 @@ def test_a_wrong_detector_is_refused_in_a_sentence(ask, names, sentence):
 )
 def test_it_says_what_the_limits_were_chosen_for_and_what_was_measured(measured, said):
     reading = Calibration(1.0, 0.0, 0.5, 0.3, 0.7, 0.05, 0.5, 150, *measured)
-    detector = Detector("resnet50-baseline", 64, "sample", "0" * 64, reading, network=None)
+    detector = Detector("resnet50-baseline", 64, "sample", "imagenet", "0" * 64, reading, network=None)
     limits = "real below 0.300, fake from 0.700"
     chosen = "chosen to be wrong for at most 5% of either class of 150 validation faces"
     assert predict.promise(detector) == f"{limits}: {chosen}{said}"

@@ -46,7 +46,9 @@ def write(path: str, content: dict[str, Any]) -> None:
     Path(path).write_text(json.dumps(content))
 
 
-def make(folder: Path, *, external: bool = True, **audit: Any) -> str:
+def make(
+    folder: Path, *, external: bool = True, source: str = "folder", weights: str = "imagenet", **audit: Any
+) -> str:
     """Make a project of two evaluated and compared detectors in a folder, and give its report's page."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -57,8 +59,8 @@ def make(folder: Path, *, external: bool = True, **audit: Any) -> str:
         params["evaluate"]["resamples"] = 100
         yaml.dump(params, folder / "params.yaml")
         for seed, (name, distance) in enumerate(zip(NAMES, (3.0, 1.5), strict=True)):
-            weights = {"source": "random", "asked": "auto"}
-            record = {"model": "resnet50", "phase": name.split("-")[1], "weights": weights, "device": "CPU (2 cores)"}
+            start = {"source": weights, "asked": "auto"}
+            record = {"model": "resnet50", "phase": name.split("-")[1], "weights": start, "device": "CPU (2 cores)"}
             record |= {"precision": "float32", "train_images": 600, "valid_images": 120, "image_size": 64}
             record |= {"epochs": 6, "best_epoch": 5, "train_seconds": 12.3, "trainable_parameters": 4097}
             write(f"data/models/{name}.json", record | {"model_sha256": f"{seed:064}"})
@@ -77,7 +79,7 @@ def make(folder: Path, *, external: bool = True, **audit: Any) -> str:
             history = pd.DataFrame({"epoch": [0, 1]} | {column: [0.5, 0.6] for column in columns})
             history.to_csv(f"plots/{name}/history.csv", index=False)
         compare.main()
-        write("data/raw/source.json", {"source": "folder", "sha256": "ab" * 32, "licence": "<mine>"})
+        write("data/raw/source.json", {"source": source, "sha256": "ab" * 32, "licence": "<mine>"})
         write("metrics/data.json", AUDIT | audit)
         origin = {"real": 0, "fake": 120, "quarantined": 1, "in_corpus": 2, "path": "faces"}
         write("data/external/sources.json", {"elsewhere": origin} if external else {})
@@ -165,8 +167,33 @@ def test_bad_news_is_told(tmp_path: Path) -> None:
         in said
     )
     assert "the worst of the 2 conditions is blur 2: AUC" in said
-    assert "60 real validation images are too few to promise 1 %" in said
+    assert "60 real validation images are too few to aim at 1 %" in said
     assert "(auto was asked for)" in said
+
+
+@pytest.mark.parametrize(
+    ("source", "weights", "why"),
+    [
+        ("sample", "imagenet", "Worth nothing for photographs: it was trained on faces that this project draws"),
+        ("folder", "random", "Worth little for photographs: its backbone started from random weights"),
+    ],
+)
+def test_what_is_worth_nothing_for_photographs_says_so_above_any_figure(
+    tmp_path: Path, source: str, weights: str, why: str
+) -> None:
+    page = make(tmp_path, source=source, weights=weights)
+    assert text_of(page).index(why) < text_of(page).index("The champion is")
+    assert '<li class="bad"><span class="tag">bad</span><b>Photographs:' in page
+    assert 'class="good"' not in page  # no figure is good news then
+    for name in NAMES:
+        _, _, body = (tmp_path / f"data/report/{name}.md").read_text(encoding="utf-8").split("---\n", 2)
+        assert body.lstrip().startswith(f"# {name}\n\n**{why}")
+
+
+def test_what_may_be_worth_something_gets_no_such_warning(page: str) -> None:
+    assert "for photographs:" not in text_of(page)
+    assert 'class="good"' in page
+    assert "for photographs:" not in Path(f"data/report/{NAMES[0]}.md").read_text(encoding="utf-8")
 
 
 def test_the_three_answers_are_an_aim_and_a_measurement(page: str) -> None:

@@ -34,6 +34,7 @@ class Detector:
     name: str
     size: int  # px, the side of the images that it takes
     source: str  # what it was trained on: sample, folder or kaggle
+    weights: str  # what its backbone started from: imagenet, random or folder
     sha256: str  # of the .keras file that it was exported from
     calibration: Calibration
     network: Network
@@ -55,6 +56,7 @@ def load(folder: Path) -> Detector:
         name=facts["detector"],
         size=facts["size"],
         source=facts["source"],
+        weights=facts["weights"],
         sha256=facts["sha256"],
         calibration=calibration.read(folder / READING),
         network=network(folder / NETWORK),

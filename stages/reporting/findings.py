@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from stages.params import Params
+from stages.reporting import worth
 
 WEAK = 0.8  # an AUC or a share of fakes found below this is called weak; half of it, or chance, bad
 
@@ -103,8 +104,11 @@ class Findings:
         return str(self.source.get("licence", "not known to this pipeline; ask whoever made the images"))
 
     def of(self, detector: dict[str, Any]) -> list[Finding]:
-        """All findings about a detector (its files, as ``stages.report`` reads them), the most asked first."""
-        return [
+        """All findings about a detector (its files, as ``stages.report`` reads them), the most asked first.
+
+        What it is worth for photographs comes first. Where that is nothing, no other finding is good news.
+        """
+        found = [
             self._at_home(detector),
             self._lead(detector),
             self._fine_tuning(detector),
@@ -117,6 +121,14 @@ class Findings:
             self._shortcut(),
             self._explained(detector),
         ]
+        if (why := self.worthless(detector)) is None:
+            return found
+        quiet = [finding._replace(kind="mind") if finding.kind == "good" else finding for finding in found]
+        return [Finding("bad", "Photographs", why), *quiet]
+
+    def worthless(self, detector: dict[str, Any]) -> str | None:
+        """Why a detector is worth nothing for photographs, or None."""
+        return worth.worthless(self.source["source"], detector["record"]["weights"]["source"])
 
     def _at_home(self, detector: dict[str, Any]) -> Finding:
         metrics = detector["metrics"]
@@ -137,7 +149,7 @@ class Findings:
             lead = lead_over(name, other, pairs)
             where = "ahead of" if lead.auc > 0 else "behind"
             sure = "" if lead.real else ", which may be chance"
-            parts.append(f"{where} {other} by {abs(lead.auc):.3f} AUC{sure}" if lead.auc else f"level with {other}")
+            parts.append(f"{where} {other} by {abs(lead.auc):.4f} AUC{sure}" if lead.auc else f"level with {other}")
         sure_of_all = bool(pairs["real"].all())
         return Finding(
             "good" if sure_of_all else "mind",
@@ -158,10 +170,11 @@ class Findings:
         note = (
             ""
             if strict["supported"]
-            else f" The {strict['n_valid_real']} real validation images are too few to promise 1 % for new faces."
+            else f" The {strict['n_valid_real']} real validation images are too few to aim at 1 %."
         )
+        kept = strict["supported"] and strict["false_positive_rate_low"] <= 0.01
         return Finding(
-            "good" if strict["supported"] and strict["true_positive_rate_low"] > 0.5 else "mind",
+            "good" if kept and strict["true_positive_rate_low"] > 0.5 else "mind",
             "If false alarms must be rare",
             f"at the threshold chosen for 1 % of false alarms it finds {shares(strict, 'true_positive_rate')} of the "
             f"fakes and calls {shares(strict, 'false_positive_rate')} of the real test faces fake.{note}",
