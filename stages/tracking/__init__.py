@@ -12,6 +12,7 @@ The server is ``MLFLOW_TRACKING_URI``, or else ``mlflow.db`` and ``mlartifacts/`
 away costs one request, 12 s at most; a slow one needs a larger ``MLFLOW_HTTP_REQUEST_TIMEOUT`` (s).
 """
 
+import json
 import logging
 import os
 import re
@@ -27,10 +28,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from stages.errors import UserError
-from stages.files import project_root, sha256
+from stages.files import project_root, read_json, sha256
 from stages.params import Params
 from stages.tracking import registry
-from stages.tracking.content import CALIBRATION, Detector, curves, detectors, figures, parameters, tags
+from stages.tracking.content import CALIBRATION, DATA_SOURCE, Detector, curves, detectors, figures, parameters, tags
 from stages.tracking.packaging import package
 
 METRICS_A_REQUEST = 1000  # MLflow's limit
@@ -182,6 +183,8 @@ def _send_detector(client: Any, experiment: str, detector: Detector, params: Par
     run_id, start = known.info.run_id, known.info.start_time
     missing = [Param(*item) for item in values.items() if item[0] not in known.data.params]
     client.log_batch(run_id, params=missing, tags=[RunTag(*item) for item in labels.items()])
+    if not known.inputs.dataset_inputs:
+        client.log_inputs(run_id, [_dataset()])
     model_id, is_new = _send_model(client, known, detector, values)
     # The times of a curve hang on the run alone: a point that is sent again is the same point.
     points = [Metric(p.name, p.value, start + int(p.seconds * 1000), p.epoch) for p in curves(detector)]
@@ -194,6 +197,16 @@ def _send_detector(client: Any, experiment: str, detector: Detector, params: Par
     client.set_terminated(run_id, end_time=start + trained)  # the run lasts as long as the training did
     client.set_tag(run_id, "mirror_digest", detector.digest)
     return "updated" if "mirror_digest" in known.data.tags else "sent"
+
+
+def _dataset() -> Any:
+    """The images of the run, as MLflow's column "Dataset" shows them: a name, and a digest of the archive."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    source = read_json(DATA_SOURCE)
+    name, digest = source.get("dataset", source["source"]), source["sha256"][:32]  # MLflow takes 36 characters
+    context = InputTag("mlflow.data.context", "training")
+    return DatasetInput(Dataset(name, digest, source["source"], json.dumps(source)), [context])
 
 
 def _run(client: Any, experiment: str, detector: Detector) -> Any:

@@ -16,8 +16,10 @@ from ruamel.yaml import YAML
 from stages.errors import UserError
 from stages.files import read_json, sha256
 from stages.params import Params, Phase
+from stages.reporting import worth
 
 DATA_SOURCE, CONTACT_SHEET = Path("data/raw/source.json"), Path("data/contact_sheet.jpg")
+EVIDENCE = "class_activation_maps.jpg"
 CALIBRATION, CARD = "calibration.json", "model_card.md"  # their names in a run
 SHARED_STAGES, MODEL_STAGES = ("download", "index", "split", "preprocess"), ("weights", "features", "baseline")
 FIT_FIGURES = ("epochs", "best_epoch", "best_val_auc", "trainable_parameters", "train_seconds", "images_per_second")
@@ -79,6 +81,8 @@ def detectors(params: Params) -> Iterator[Detector]:
             files |= {CARD: card} if card.exists() else {}
             files |= {f"tables/{table.name}": table for table in sorted(history.parent.glob("*.csv"))}
             files |= {CONTACT_SHEET.name: CONTACT_SHEET} if CONTACT_SHEET.exists() else {}
+            evidence = Path(f"data/explanations/{name}/sheet.jpg")
+            files |= {EVIDENCE: evidence} if evidence.exists() else {}
             contents = "".join(f"{name} {sha256(path)}\n" for name, path in files.items())
             digest = hashlib.sha256(contents.encode()).hexdigest()
             yield Detector(model, phase, read_json(record), read_json(metrics), files, digest)
@@ -123,12 +127,21 @@ def tags(detector: Detector, params: Params) -> dict[str, str]:
         "git_dirty": str(dirty).lower() if commit else None,
         "dvc_stage": f"{detector.phase}@{detector.model}",  # that made it; DVC_STAGE is the one that mirrors it
         "dvc_experiment": os.environ.get("DVC_EXP_NAME"),
+        "mlflow.note.content": description(detector),
         "mlflow.user": _user(),
         "mlflow.source.type": "LOCAL",
         "mlflow.source.name": f"{detector.phase}@{detector.model}",
         "mlflow.source.git.commit": commit,
     }
     return {name: value for name, value in values.items() if value}
+
+
+def description(detector: Detector) -> str:
+    """What a detector is worth, in sentences: for photographs first, then on the test images."""
+    metrics = detector.metrics
+    warning = worth.worthless(read_json(DATA_SOURCE)["source"], detector.record["weights"]["source"])
+    figures = f"AUC {metrics['roc_auc']:.4f}, accuracy {metrics['accuracy']:.4f} on {metrics['n']:,} test images."
+    return f"**{warning}**\n\n{figures}" if warning else figures
 
 
 def _user() -> str | None:

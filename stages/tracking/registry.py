@@ -71,6 +71,7 @@ def _version(client: Any, name: str, detector: Detector, model: Any) -> Any:
         if version.tags.get(key) != value:
             client.set_model_version_tag(name, version.version, key, value)
     card = detector.files[CARD].read_text(encoding="utf-8") if CARD in detector.files else ""
+    card = card.removeprefix("---\n").partition("\n---\n")[2].lstrip() if card.startswith("---\n") else card
     if len(card) > LONGEST:
         rest = "\n\n… (all of it is model_card.md of the run)"
         card = card[: LONGEST - len(rest)] + rest

@@ -90,6 +90,9 @@ def test_the_command_makes_one_complete_run_a_detector(written: Path, tmp_path: 
         assert ("patience" in run.data.params) == name.endswith("baseline")
         assert run.data.tags["model_sha256"] == sha256(folder / f"data/models/{name}.keras")
         assert run.data.tags["data_digest"] == "5" * 64
+        assert run.data.tags["mlflow.note.content"].startswith("**Worth nothing for photographs: it was trained on")
+        (images,) = run.inputs.dataset_inputs
+        assert (images.dataset.name, images.dataset.digest) == ("sample", "5" * 32)
         assert len(run.data.tags["params_digest"]) == 64
         assert run.data.tags["dvc_stage"] == "{1}@{0}".format(*name.split("-"))
         metrics = json.loads((folder / f"metrics/detectors/{name}.json").read_text())
@@ -103,6 +106,7 @@ def test_the_command_makes_one_complete_run_a_detector(written: Path, tmp_path: 
             "calibration.json",
             "source.json",
             "contact_sheet.jpg",
+            "class_activation_maps.jpg",
         }
     fine, base = found["densenet121-finetune"], found["densenet121-baseline"]
     assert points(client, base, "valid/loss") == [(0, 0.9), (1, 0.7), (2, 0.6), (3, 0.5)]

@@ -39,7 +39,7 @@ def registered(printed: str) -> str:
 def test_the_winner_is_a_version_with_all_that_a_user_needs(params: Params) -> None:
     card = Path(f"data/report/{WINNER}.md")
     card.parent.mkdir()
-    card.write_text("# What this detector is not for\n")
+    card.write_text("---\nlicense: mit\n---\n\n# What this detector is not for\n")
     tracking.send(params)
     client = mlflow_client()
     (version,) = client.search_model_versions(f"name = '{NAME}'")
