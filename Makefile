@@ -13,7 +13,7 @@ help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-14s%s\n' "$$name" "$$text"; done
 
 repro: $(RUNTIME)  ## train, evaluate and compare the detectors; GPU=1 installs NVIDIA's libraries first
-	@dvc repro
+	@dvc repro && echo "dvc repro took $$((SECONDS / 60)) min $$((SECONDS % 60)) s"
 
 predict: $(RUNTIME)  ## judge photos: make predict IMAGES="holiday.jpg album/"
 	@test -n "$(IMAGES)" || { echo "error: name photos, folders or zips: make predict IMAGES=\"holiday.jpg album/\""; exit 1; }

@@ -4,6 +4,7 @@ import errno
 import os
 import select
 import sys
+import time
 from collections.abc import Callable
 
 
@@ -14,10 +15,13 @@ class UserError(Exception):
 def run(main: Callable[[], None]) -> None:
     """Run a command; turn what a person can mend into one line on standard error and exit code 1.
 
-    Anything else is a defect of ours and keeps its traceback.
+    Anything else is a defect of ours and keeps its traceback. A stage that DVC runs says how long it took.
     """
+    started = time.monotonic()
     try:
         main()
+        if stage := os.environ.get("DVC_STAGE"):
+            print(f"{stage} took {time.monotonic() - started:.0f} s")
         print(end="", flush=True)  # now, to learn whether anyone reads it; nothing where standard output is closed
     except UserError as error:
         sys.exit(f"error: {error}")

@@ -26,9 +26,16 @@ def ending(error):
     return exit_.value.code
 
 
-def test_a_command_that_succeeds_just_ends(capsys):
+def test_a_command_that_succeeds_just_ends(capsys, monkeypatch):
+    monkeypatch.delenv("DVC_STAGE", raising=False)
     run(lambda: print("done"))
     assert capsys.readouterr().out == "done\n"
+
+
+def test_a_stage_that_dvc_runs_says_how_long_it_took(capsys, monkeypatch):
+    monkeypatch.setenv("DVC_STAGE", "finetune@resnet50")
+    run(lambda: print("done"))
+    assert capsys.readouterr().out == "done\nfinetune@resnet50 took 0 s\n"
 
 
 def test_a_user_error_is_one_sentence():
