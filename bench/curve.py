@@ -5,9 +5,12 @@ arXiv:1712.00409). The interval is the line's, so it holds for other training fa
 says beyond the last size is extrapolation, and is called so.
 """
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import statsmodels.api
+from matplotlib.figure import Figure
 
 FAR = 100_000  # the training faces of the full corpus
 STEPS = 31  # places at which the fitted line is written down
@@ -33,3 +36,30 @@ def power_law(measured: pd.DataFrame, confidence: float) -> pd.DataFrame:
     table = pd.DataFrame({"images": at, "error": error, "low": low, "high": high})
     table["kind"] = np.where(at <= last, "fit", "extrapolation")
     return table
+
+
+def draw(table: pd.DataFrame, path: Path) -> None:
+    """A PNG of errors over training faces, both logarithmic: what was measured, with its intervals, and the lines.
+
+    ``table``: the columns of docs/learning_curve.csv. Baselines are dashed, fine-tuned detectors solid.
+    """
+    figure = Figure(figsize=(8, 5), dpi=110, layout="constrained")
+    axes = figure.subplots()
+    colours = dict(zip(sorted({name.rpartition("-")[0] for name in table["detector"]}), ("C0", "C1"), strict=False))
+    for name, part in table.groupby("detector"):
+        model, _, phase = name.rpartition("-")
+        measured, fit = (part[part["kind"] == kind].sort_values("images") for kind in ("measured", "fit"))
+        ends = [measured["error"] - measured["low"], measured["high"] - measured["error"]]
+        style = "--" if phase == "baseline" else "-"
+        axes.errorbar(measured["images"], measured["error"], ends, fmt="o", color=colours[model], capsize=3)
+        axes.plot(fit["images"], fit["error"], style, color=colours[model], label=name)
+    sizes = sorted(table.loc[table["kind"] == "measured", "images"].unique())
+    axes.set(xscale="log", yscale="log", xlabel="training faces", ylabel="1 − AUC on the test faces")
+    axes.set_xticks(sizes, [f"{size:,.0f}" for size in sizes], minor=False)
+    axes.minorticks_off()
+    errors = np.array([0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5])
+    shown = errors[(errors > table["low"].min()) & (errors < table.loc[table["kind"] != "extrapolation", "high"].max())]
+    axes.set_yticks(shown, [f"{error:g}" for error in shown])
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False)
+    figure.savefig(path, metadata={"Software": None})

@@ -9,9 +9,9 @@
 ``record`` is for after a run or ``dvc exp apply``: it takes the detectors whose figures are up to date, by ``dvc
 status``. A newer measurement of the same detector on the same faces with the same seed replaces the older. ``table``
 prints Markdown: "a (b–c)" is a figure with its interval, "a (b to c)" the mean and the range of several seeds.
-``curve`` writes docs/learning_curve.csv, a plot of ``dvc plots show``. ``check`` says whether each table of README.md
-and docs/*.md between ``<!-- results: SET … -->`` and ``<!-- /results -->`` is what ``table SET …`` prints; ``write``
-puts it there.
+``curve`` writes docs/learning_curve.csv and draws docs/learning_curve.png of it. ``check`` says whether each table of
+README.md and docs/*.md between ``<!-- results: SET … -->`` and ``<!-- /results -->`` is what ``table SET …`` prints;
+``write`` puts it there.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from typing import get_args
 import pandas as pd
 from dvc.repo import Repo
 
-from bench.curve import exponent, power_law
+from bench.curve import draw, exponent, power_law
 from stages.errors import UserError, run
 from stages.files import publish, read_json
 from stages.params import Phase, load
@@ -207,8 +207,11 @@ def curve(name: str) -> None:
             f"{detector}: 1 - AUC falls as n^{exponent(measured):.2f}; the line at {far['images']:,.0f} training faces "
             f"({far['kind']}) is {far['error']:.4f} ({far['low']:.4f} to {far['high']:.4f})"
         )
+    table = pd.concat(tables)
     with publish(CURVE) as part:
-        pd.concat(tables).to_csv(part, index=False, float_format="%.6g")
+        table.to_csv(part, index=False, float_format="%.6g")
+    with publish(CURVE.with_suffix(".png")) as part:
+        draw(table, part)
 
 
 def pages() -> list[Path]:

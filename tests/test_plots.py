@@ -18,7 +18,6 @@ import vl_convert
 from dvc_render.vega import VegaRenderer
 from ruamel.yaml import YAML
 
-from bench import curve
 from stages import evaluate
 from stages.evidence import deletion
 from stages.params import Evaluate
@@ -85,12 +84,6 @@ def tables() -> dict[str, pd.DataFrame]:
         [(*row[:2], label, row[2]) for row in made for label in ("fake", "real")],
         columns=["property", "value", "label", "images"],
     )
-    measured = [(name, 100 * 2**k, "measured", 0.1 / 2**k) for name in DETECTORS for k in (0, 0, 1, 2)]
-    errors = pd.DataFrame(measured, columns=["detector", "images", "kind", "error"])
-    errors = errors.assign(low=errors["error"] / 2, high=errors["error"] * 2)
-    errors.loc[errors["images"] == 400, "low"] = 0.0  # as of an AUC whose interval ends at 1, which has no logarithm
-    lines = [curve.power_law(part, 0.95).assign(detector=name) for name, part in errors.groupby("detector")]
-    found["docs/learning_curve.csv"] = pd.concat([errors, *lines])
     bins = [(size, label) for label in ("fake", "real") for size in (10.0, 20.0, 30.0)]
     found["plots/data/file_size.csv"] = pd.DataFrame(bins, columns=["kilobytes", "label"]).assign(images=range(5, 11))
     return found
@@ -203,14 +196,6 @@ def test_training_curves_leave_out_the_epoch_that_has_no_training() -> None:
     training, validation = (draw(f"Loss, {images} images") for images in ("training", "validation"))
     points = [svg.count('aria-roledescription="point"') for svg in (training, validation)]
     assert points == [4 * 5 - 2, 4 * 5]
-
-
-def test_a_learning_curve_has_points_with_intervals_and_dashes_where_nothing_was_measured() -> None:
-    svg = draw(*titled("learning_curve"))
-    assert svg.count('aria-roledescription="point"') == 4 * 4
-    assert svg.count('aria-roledescription="rule mark"') == 4 * 3
-    assert "stroke-dasharray" in svg
-    assert {"fitted", "extrapolated"} <= set(re.findall(r"<text[^>]*>([^<]*)</text>", svg))
 
 
 def test_confusion_shows_counts_and_shares() -> None:

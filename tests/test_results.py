@@ -168,6 +168,7 @@ def test_the_curve_has_what_was_measured_and_a_line_through_it(rows, command, ca
     line = table[table["detector"] == "resnet50-baseline"]
     np.testing.assert_allclose(line["error"], 2 / np.sqrt(line["images"]), rtol=1e-3)
     assert set(line.loc[line["images"] > 1600, "kind"]) == {"extrapolation"}
+    assert results.CURVE.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     said = capsys.readouterr().out
     assert "resnet50-baseline: 1 - AUC falls as n^-0.50; the line at 100,000 training faces (extrapolation)" in said
     assert "resnet50-finetune: no line" in said
