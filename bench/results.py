@@ -1,7 +1,7 @@
 """The results on real faces: a row of docs/results.csv for each detector of a run, and the tables made of them.
 
     python -m bench.results record SET --command "dvc exp run …" [--left-out NAME] [--to FILE]
-    python -m bench.results table SET [--n-train N]
+    python -m bench.results table SET … [--n-train N]
     python -m bench.results curve SET
     python -m bench.results check
     python -m bench.results write
@@ -53,7 +53,7 @@ def main() -> None:
         case "record":
             record(arguments.set, arguments.left_out, arguments.command, arguments.to)
         case "table":
-            print(table(arguments.set, arguments.n_train))
+            print(table(arguments.sets, arguments.n_train))
         case "curve":
             curve(arguments.set)
         case "check":
@@ -71,8 +71,9 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     actions = parser.add_subparsers(dest="action", required=True)
-    for action in ("record", "table", "curve"):
+    for action in ("record", "curve"):
         actions.add_parser(action).add_argument("set", metavar="SET", help="a name for the faces and how they are used")
+    actions.add_parser("table").add_argument("sets", metavar="SET", nargs="+", help="several: a column says which")
     recording = actions.choices["record"]
     recording.add_argument("--command", required=True, help="the command that ran, for who wants to run it again")
     recording.add_argument("--left-out", default="", metavar="NAME", help="what the training faces lack")
@@ -155,15 +156,19 @@ def rows_of(name: str, n_train: int | None = None) -> list[Row]:
     raise UserError(f"{RESULTS} has no row of the set {name}{faces}; `python -m bench.results record {name}` adds some")
 
 
-def table(name: str, n_train: int | None) -> str:
-    """A set's rows as Markdown; those that differ in their seed alone are one line."""
+def table(sets: Sequence[str], n_train: int | None) -> str:
+    """The rows of sets as Markdown; those that differ in their seed alone are one line."""
     lines = [HEAD, ("---", *["---:"] * (len(HEAD) - 1))]
-    left_out = ["left out", "---"]
-    for (_, lacks, *_), seeds in groupby(rows_of(name, n_train), lambda row: key(row)[:-1]):
+    names, left_out = ["set", "---"], ["left out", "---"]
+    rows = (row for name in sets for row in rows_of(name, n_train))
+    for (name, lacks, *_), seeds in groupby(rows, lambda row: key(row)[:-1]):
         lines.append(line(list(seeds)))
+        names.append(name)
         left_out.append(lacks or "nothing")
     if set(left_out[2:]) != {"nothing"}:
         lines = [(lacks, *cells) for lacks, cells in zip(left_out, lines, strict=True)]
+    if len(sets) > 1:
+        lines = [(name, *cells) for name, cells in zip(names, lines, strict=True)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
@@ -225,7 +230,7 @@ def renewed(page: Path) -> str:
 
     def now(found: re.Match[str]) -> str:
         arguments = parser().parse_args(["table", *shlex.split(found[1])])
-        return f"{OPEN}{found[1]} -->\n\n{table(arguments.set, arguments.n_train)}\n\n<!-- /results -->"
+        return f"{OPEN}{found[1]} -->\n\n{table(arguments.sets, arguments.n_train)}\n\n<!-- /results -->"
 
     if any(OPEN in found[2] for found in TABLE.finditer(text)) or len(TABLE.findall(text)) != text.count(OPEN):
         raise UserError(f"a table of {page} begins with {OPEN}… --> and has no end; write <!-- /results --> below it")

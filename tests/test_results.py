@@ -153,6 +153,18 @@ def test_what_was_left_out_is_a_column_where_something_was(rows, command, capsys
     ]
 
 
+def test_several_sets_are_told_apart_in_a_column(rows, command, capsys):
+    rows({}, {"set": "dfdc"})
+    command(results.main, "table", "dfdc", "140k")
+    first_two = [line.split(" | ")[:2] for line in capsys.readouterr().out.splitlines()]
+    assert first_two == [
+        ["| set", "detector"],
+        ["| ---", "---"],
+        ["| dfdc", "resnet50-baseline"],
+        ["| 140k", "resnet50-baseline"],
+    ]
+
+
 def test_the_curve_has_what_was_measured_and_a_line_through_it(rows, command, capsys):
     """Errors of 2 / sqrt(n) at three sizes; the other detector has two, and one row without any error."""
     half = {"roc_auc_low": "0.7", "roc_auc_high": "0.95"}
