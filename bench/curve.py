@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import statsmodels.api
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 FAR = 100_000  # the training faces of the full corpus
 STEPS = 31  # places at which the fitted line is written down
@@ -39,7 +40,7 @@ def power_law(measured: pd.DataFrame, confidence: float) -> pd.DataFrame:
 
 
 def draw(table: pd.DataFrame, path: Path) -> None:
-    """A PNG of errors over training faces, both logarithmic: what was measured, with its intervals, and the lines.
+    """A PNG of errors over training faces, both logarithmic: measured, with intervals, and the lines with theirs.
 
     ``table``: the columns of docs/learning_curve.csv. Baselines are dashed, fine-tuned detectors solid.
     """
@@ -53,13 +54,13 @@ def draw(table: pd.DataFrame, path: Path) -> None:
         style = "--" if phase == "baseline" else "-"
         axes.errorbar(measured["images"], measured["error"], ends, fmt="o", color=colours[model], capsize=3)
         axes.plot(fit["images"], fit["error"], style, color=colours[model], label=name)
+        axes.fill_between(fit["images"], fit["low"], fit["high"], color=colours[model], alpha=0.12, linewidth=0)
     sizes = sorted(table.loc[table["kind"] == "measured", "images"].unique())
     axes.set(xscale="log", yscale="log", xlabel="training faces", ylabel="1 − AUC on the test faces")
-    axes.set_xticks(sizes, [f"{size:,.0f}" for size in sizes], minor=False)
+    axes.set_xticks(sizes, [f"{size:,.0f}" for size in sizes])
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.minorticks_off()
-    errors = np.array([0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5])
-    shown = errors[(errors > table["low"].min()) & (errors < table.loc[table["kind"] != "extrapolation", "high"].max())]
-    axes.set_yticks(shown, [f"{error:g}" for error in shown])
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
     figure.savefig(path, metadata={"Software": None})

@@ -212,7 +212,7 @@ def curve(name: str) -> None:
             f"{detector}: 1 - AUC falls as n^{exponent(measured):.2f}; the line at {far['images']:,.0f} training faces "
             f"({far['kind']}) is {far['error']:.4f} ({far['low']:.4f} to {far['high']:.4f})"
         )
-    table = pd.concat(tables)
+    table = pd.concat(tables).astype(dict.fromkeys(("images", "error", "low", "high"), float))
     with publish(CURVE) as part:
         table.to_csv(part, index=False, float_format="%.6g")
     with publish(CURVE.with_suffix(".png")) as part:

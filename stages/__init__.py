@@ -25,3 +25,7 @@ stages/tracking/   MLflow, as a mirror of the files, its registry and server; al
 Conventions: label 1 is *fake* (the positive class), 0 is *real*; a score is P(fake) in [0, 1]; an image is RGB, uint8,
 height × width × 3, and a network takes it as float32 in 0–255.
 """
+
+import time
+
+STARTED = time.monotonic()  # before any library: TensorFlow alone takes seconds to import

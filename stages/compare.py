@@ -235,8 +235,8 @@ def main() -> None:
     with publish(CHAMPION) as part:
         shutil.copyfile(f"data/models/{champion['detector']}.keras", part)
 
-    if why := worth.worthless(params.data.source, champion["weights"]):
-        print(why)
+    if caution := worth.caution(params.data.source, champion["weights"]):
+        print(caution.sentence)
     show(table, confidence)
     print(sentence(lead, confidence), others(pairs))
     for model in params.models:

@@ -24,7 +24,7 @@ from stages.photos import heatmap
 from stages.photos.answers import Box, Judgement, answers
 from stages.photos.exported import Detector
 from stages.photos.inputs import Photo
-from stages.predict import CAVEAT, add_detectors, open_detectors, promise, worthless
+from stages.predict import CAVEAT, add_detectors, cautions, open_detectors, promise, worthless
 
 MAX_BYTES = 20 * 2**20  # of a photo; a phone's largest JPEG has about 15 MB
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -59,6 +59,7 @@ def page(detectors: Sequence[Detector], *, only_loopback: bool) -> Flask:
     """The page as a WSGI application: GET / shows it, POST /judge takes a photo's bytes and answers in JSON."""
     app = Flask(__name__, template_folder="photos", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BYTES
+    app.jinja_env.autoescape = True  # by Flask's own rule not of a file that ends in .j2
     if only_loopback:  # or another site could name its own host 127.0.0.1 and read the answers (DNS rebinding)
         app.config["TRUSTED_HOSTS"] = list(LOOPBACK)
     turn = Lock()  # a network answers one photo at a time
@@ -71,6 +72,7 @@ def page(detectors: Sequence[Detector], *, only_loopback: bool) -> Flask:
             nonce=g.nonce,
             max_bytes=MAX_BYTES,
             caveat=CAVEAT,
+            cautions=cautions(detectors),
             worthless=worthless(detectors),
             detectors=[f"{detector.name}: {promise(detector)}" for detector in detectors],
         )

@@ -7,6 +7,8 @@ import sys
 import time
 from collections.abc import Callable
 
+from stages import STARTED
+
 
 class UserError(Exception):
     """Something a person can mend. The message says what was wrong, where, and what to do, in one sentence."""
@@ -17,11 +19,10 @@ def run(main: Callable[[], None]) -> None:
 
     Anything else is a defect of ours and keeps its traceback. A stage that DVC runs says how long it took.
     """
-    started = time.monotonic()
     try:
         main()
         if stage := os.environ.get("DVC_STAGE"):
-            print(f"{stage} took {time.monotonic() - started:.0f} s")
+            print(f"{stage} took {time.monotonic() - STARTED:.0f} s")
         print(end="", flush=True)  # now, to learn whether anyone reads it; nothing where standard output is closed
     except UserError as error:
         sys.exit(f"error: {error}")

@@ -226,7 +226,7 @@ def summarise(name: str, metrics: dict[str, Any], points: pd.DataFrame) -> None:
     if unsupported := list(points.loc[~points["supported"], "point"]):
         print(
             f"note: {points['n_valid_real'][0]} real validation images are too few to aim at "
-            f"{' or '.join(unsupported)}: the threshold is above all of them; operating_points.csv has the test images"
+            f"{' or '.join(unsupported)}: these thresholds lie above all of them"
         )
 
 

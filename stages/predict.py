@@ -22,7 +22,6 @@ from stages.photos import exported, heatmap
 from stages.photos.answers import Answer, Faces, answers, limits, one_size
 from stages.photos.exported import Detector
 from stages.photos.inputs import photos
-from stages.reporting import worth
 
 FIELDS = (
     "file", "face", "left", "top", "right", "bottom", "probability", "verdict",
@@ -49,8 +48,8 @@ def main() -> None:
     arguments = parser.parse_args()
 
     detectors = open_detectors(arguments.detector)
-    if why := worthless(detectors):
-        print(f"warning: {why}", file=sys.stderr, flush=True)
+    for sentence in cautions(detectors):
+        print(f"warning: {sentence}", file=sys.stderr, flush=True)
     unread = 0
 
     def stream() -> Iterator[Answer]:
@@ -86,10 +85,14 @@ def open_detectors(names: list[str] | None) -> list[Detector]:
     return detectors
 
 
-def worthless(detectors: Sequence[Detector]) -> str | None:
-    """Why the answers about photographs are worth nothing, in a sentence; None where no detector is known to be so."""
-    reasons = (worth.worthless(detector.source, detector.weights) for detector in detectors)
-    return next(filter(None, reasons), None)
+def cautions(detectors: Sequence[Detector]) -> list[str]:
+    """What to know before the answers, a sentence for each detector that has one."""
+    return [f"{detector.name}: {detector.caution.sentence}" for detector in detectors if detector.caution]
+
+
+def worthless(detectors: Sequence[Detector]) -> bool:
+    """Whether the answers about photographs are worth nothing, because one of the detectors is."""
+    return any(detector.caution and detector.caution.worthless for detector in detectors)
 
 
 def heatmap_name(answer: Answer) -> str:

@@ -4,12 +4,13 @@ Reads what the stages before it published: ``metrics/``, ``plots/``, ``data/mode
 ``data/explanations/``, ``data/external/sources.json``, ``data/raw/source.json`` and ``data/contact_sheet.jpg``. Writes
 ``data/report/index.html``, which needs no network and prints well, and ``data/report/M-P.md``, a model card (Mitchell
 et al. 2019, arXiv:1810.03993) with the front matter that model hubs read. The page shows faces, so both lie under
-``data/``. Nothing is computed anew: every number is one of those files', rounded. As the last stage, it shows MLflow
-what there is, and says what comes next.
+``data/``. Nothing is computed anew: every number is one of those files', rounded. As the last stage (it waits for the
+exports), it shows MLflow what there is, and says what comes next.
 """
 
 import base64
 import io
+import os
 from pathlib import Path
 from typing import Any, get_args
 
@@ -26,11 +27,13 @@ from stages.params import Params, Phase, load
 from stages.reporting import figures, findings
 
 REPORT = Path("data/report")
-NEXT = f"""Made: {REPORT}/index.html, {REPORT}/*.md (a card for each detector), data/champion.keras, metrics/, plots/.
-Next: git add . && git commit -m "My run"   keep it: what comes next is compared with the last commit
-      open {REPORT}/index.html in a browser: would this detector work for you? It needs no network.
+MADE = f"""Made: {REPORT}/index.html, {REPORT}/*.md (a card for each detector), data/champion.keras, metrics/, plots/.
+Next: """
+COMMIT = """git add . && git commit -m "My run"   keep it: experiments are compared with the last commit
+      """
+OPEN = f"""open {REPORT}/index.html in a browser: would this detector work for you? It needs no network.
       dvc plots show     every curve of every detector, in dvc_plots/index.html
-      dvc metrics show   all figures;  dvc metrics diff  what changed since the last commit
+      dvc metrics show   all figures;  dvc metrics diff  what an experiment changed
       make ui            the runs in MLflow"""
 TABLES = (
     *("roc", "reliability", "robustness", "external", "operating_points", "answers"),
@@ -50,7 +53,7 @@ def main() -> None:
         for name in content["detectors"]:
             (part / f"{name}.md").write_text(card.render(content, name=name), encoding="utf-8")
     tracking.mirror(params)
-    print(NEXT)
+    print(f"{MADE}{'' if os.environ.get('DVC_EXP_NAME') else COMMIT}{OPEN}")
 
 
 def gather(params: Params) -> dict[str, Any]:
@@ -71,7 +74,7 @@ def gather(params: Params) -> dict[str, Any]:
         "data": data,
         "source": source,
         "licence": words.licence,
-        "worthless": {name: words.worthless(detector) for name, detector in detectors.items()},
+        "cautions": {name: words.caution(detector) for name, detector in detectors.items()},
         "findings": {name: words.of(detector) for name, detector in detectors.items()},
     }
 

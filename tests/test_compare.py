@@ -173,7 +173,7 @@ def test_it_prints_the_leaderboard(write: Write, capsys: pytest.CaptureFixture[s
     said = capsys.readouterr().out
     auc = json.loads(Path("metrics/detectors/resnet50-finetune.json").read_text())["roc_auc"]
     assert "Leaderboard on 80 test images, with 95 % intervals" in said
-    assert said.startswith("Worth nothing for photographs: it was trained on faces that this project draws")
+    assert said.startswith("Worth nothing for photographs: it was trained only on drawn faces.")
     assert f"{auc:.4f}" in said
     assert said.index("resnet50-finetune") < said.index("resnet50-baseline")
     for path in ("metrics/leaderboard.json", "plots/leaderboard.csv", "plots/leaderboard.png"):

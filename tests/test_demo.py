@@ -103,6 +103,7 @@ def test_of_a_detector_that_is_worth_nothing_for_photographs_no_verdict_is_shown
     _, [card] = drop(png(np.full((64, 64, 3), 255, np.uint8)))
     assert card.startswith("No answer")
     assert "It would say “looks generated”" in card
+    assert "% likely" not in card
 
 
 def test_bright_and_dark_get_opposite_answers_with_pictures(drop, browser, png):

@@ -116,7 +116,11 @@ def output(command: str) -> str:
 def test_links_lead_to_files(path: Path) -> None:
     for link in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
         if not link.startswith(("http://", "https://")):
-            assert (path.parent / link.partition("#")[0]).exists(), link
+            file, _, anchor = link.partition("#")
+            assert (path.parent / file).exists(), link
+            if anchor:
+                headings = re.findall(r"^#+ (.+)$", (path.parent / file).read_text(), re.MULTILINE)
+                assert anchor in [heading.lower().replace(" ", "-") for heading in headings], link
 
 
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)

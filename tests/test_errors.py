@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -34,8 +35,9 @@ def test_a_command_that_succeeds_just_ends(capsys, monkeypatch):
 
 def test_a_stage_that_dvc_runs_says_how_long_it_took(capsys, monkeypatch):
     monkeypatch.setenv("DVC_STAGE", "finetune@resnet50")
+    monkeypatch.setattr("stages.errors.STARTED", time.monotonic() - 74)
     run(lambda: print("done"))
-    assert capsys.readouterr().out == "done\nfinetune@resnet50 took 0 s\n"
+    assert capsys.readouterr().out == "done\nfinetune@resnet50 took 74 s\n"
 
 
 def test_a_user_error_is_one_sentence():

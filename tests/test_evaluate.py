@@ -227,7 +227,7 @@ def test_operating_points_are_chosen_on_validation_and_judged_on_test(
     assert points.loc["best balanced accuracy", "threshold"] == pytest.approx(metrics["threshold"], rel=1e-5)
 
 
-def test_no_strict_threshold_lies_below_the_one_of_best_balanced_accuracy() -> None:
+def test_a_threshold_above_all_reals_is_no_lower_than_that_of_best_balanced_accuracy() -> None:
     label = np.repeat([0, 1], 10).astype(np.int8)
     score = np.r_[np.linspace(0.0, 0.1, 10), np.linspace(0.9, 1.0, 10)]  # apart: the best cut is midway, at 0.5
     images = Scores(np.arange(20).astype(str), label, score, score)
@@ -240,7 +240,7 @@ def test_what_the_validation_images_are_too_few_for_is_said(
 ) -> None:
     run_evaluate()
     assert (
-        "note: 40 real validation images are too few to aim at FPR 1 % or FPR 0.1 %: the threshold lies above all"
+        "note: 40 real validation images are too few to aim at FPR 1 % or FPR 0.1 %: these thresholds lie above"
         in capsys.readouterr().out
     )
 

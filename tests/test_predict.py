@@ -1,6 +1,7 @@
 """The command `predict`, on photos of all kinds and what is none, with detectors whose answers are known beforehand."""
 
 import csv
+import html
 import io
 import json
 import math
@@ -169,14 +170,14 @@ def test_a_person_reads_a_table_and_what_it_is_worth(ask):
 
 
 @pytest.mark.parametrize(
-    ("facts", "why"),
+    ("facts", "why", "worthless"),
     [
-        ({"source": "sample"}, "Worth nothing for photographs: it was trained on faces that this project draws"),
-        ({"weights": "random"}, "Worth little for photographs: its backbone started from random weights"),
+        ({"source": "sample"}, "Worth nothing for photographs: it was trained only on drawn faces.", "true"),
+        ({"weights": "random"}, "Do not rely on it yet: its backbone started from random weights", "false"),
     ],
 )
-def test_a_detector_that_is_worth_nothing_for_photographs_says_so_first(
-    bright, tmp_path, monkeypatch, command, capsys, facts, why
+def test_what_must_be_known_of_a_detector_comes_before_its_answers(
+    bright, tmp_path, monkeypatch, command, capsys, facts, why, worthless
 ):
     shutil.copytree(bright, tmp_path / "project")
     monkeypatch.chdir(tmp_path / "project")
@@ -184,12 +185,21 @@ def test_a_detector_that_is_worth_nothing_for_photographs_says_so_first(
     file.write_text(json.dumps(json.loads(file.read_text()) | facts))
     command(predict.main, face("photos/a.png", DARK))
     said = capsys.readouterr()
-    assert said.err.startswith(f"warning: {why}")
+    assert said.err.startswith(f"warning: {CHAMPION}: {why}")
     assert "photos/a.png" in said.out  # the answer is given all the same
 
     page = demo.page(predict.open_detectors(None), only_loopback=True).test_client().get("/").get_data(as_text=True)
-    assert page.index(why) < page.index("Drop a photo here")
-    assert "WORTHLESS = true" in page
+    assert page.index(html.escape(why)) < page.index("Drop a photo here")
+    assert f"WORTHLESS = {worthless}" in page
+
+
+def test_an_export_of_an_older_version_is_refused_in_a_sentence(bright, tmp_path, monkeypatch, command):
+    shutil.copytree(bright, tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
+    file = Path(f"data/exported/{CHAMPION}/detector.json")
+    file.write_text(json.dumps({"detector": CHAMPION, "size": 64, "source": "folder", "sha256": "0" * 64}))
+    with pytest.raises(UserError, match=rf"{file} is of an older version: it lacks weights; make it again with `dvc "):
+        command(predict.main, face("photos/a.png", DARK))
 
 
 @pytest.mark.parametrize(

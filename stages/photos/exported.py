@@ -17,6 +17,7 @@ from stages.errors import UserError
 from stages.faces.image import Pixels
 from stages.files import read_json
 from stages.quiet import without_harmless_lines
+from stages.reporting.worth import Caution, caution
 from stages.scoring import calibration
 from stages.scoring.calibration import Calibration
 
@@ -39,6 +40,11 @@ class Detector:
     calibration: Calibration
     network: Network
 
+    @property
+    def caution(self) -> Caution | None:
+        """What to know before its answers."""
+        return caution(self.source, self.weights)
+
     def judge(self, image: Pixels) -> tuple[float, Floats]:
         """The logit of an image (size × size × 3, 0–255) and its evidence, 2-d; positive speaks for fake."""
         logit, evidence = self.network(image.astype(np.float32))
@@ -52,6 +58,11 @@ def load(folder: Path) -> Detector:
         known = ", ".join(others) or "none; make them with `dvc repro`"
         raise UserError(f"there is no exported detector {folder.name!r} in {folder.parent}; there are: {known}")
     facts = read_json(folder / FACTS)
+    if missing := {"detector", "size", "source", "weights", "sha256"} - facts.keys():
+        raise UserError(
+            f"{folder / FACTS} is of an older version: it lacks {', '.join(sorted(missing))}; make it again with "
+            f"`dvc repro -s -f export@{folder.name}`"
+        )
     return Detector(
         name=facts["detector"],
         size=facts["size"],

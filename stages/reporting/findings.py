@@ -106,7 +106,7 @@ class Findings:
     def of(self, detector: dict[str, Any]) -> list[Finding]:
         """All findings about a detector (its files, as ``stages.report`` reads them), the most asked first.
 
-        What it is worth for photographs comes first. Where that is nothing, no other finding is good news.
+        What must be known before any figure comes first. A detector that is worthless has no good news.
         """
         found = [
             self._at_home(detector),
@@ -121,14 +121,16 @@ class Findings:
             self._shortcut(),
             self._explained(detector),
         ]
-        if (why := self.worthless(detector)) is None:
+        caution = self.caution(detector)
+        if caution is None:
             return found
-        quiet = [finding._replace(kind="mind") if finding.kind == "good" else finding for finding in found]
-        return [Finding("bad", "Photographs", why), *quiet]
+        if caution.worthless:
+            found = [finding._replace(kind="mind") if finding.kind == "good" else finding for finding in found]
+        return [Finding("bad", "First of all", caution.sentence), *found]
 
-    def worthless(self, detector: dict[str, Any]) -> str | None:
-        """Why a detector is worth nothing for photographs, or None."""
-        return worth.worthless(self.source["source"], detector["record"]["weights"]["source"])
+    def caution(self, detector: dict[str, Any]) -> worth.Caution | None:
+        """What to know of a detector before its figures."""
+        return worth.caution(self.source["source"], detector["record"]["weights"]["source"])
 
     def _at_home(self, detector: dict[str, Any]) -> Finding:
         metrics = detector["metrics"]
@@ -275,4 +277,4 @@ class Findings:
     def _explained(self, detector: dict[str, Any]) -> Finding:
         check = detector["explanations"]["deletion"]
         kind = "good" if check["low"] > 0.5 else "mind"
-        return Finding(kind, "Its heat maps", f"{check['sentence']}.")
+        return Finding(kind, "Its class activation maps", f"{check['sentence']}.")

@@ -1,14 +1,27 @@
 """Whether a detector can be worth anything for photographs, before any figure is looked at."""
 
+from typing import NamedTuple
 
-def worthless(source: str, weights: str) -> str | None:
-    """Why a detector is worth nothing for photographs, in a sentence; None where only measuring tells what it is worth.
+
+class Caution(NamedTuple):
+    """A sentence that belongs above all figures. ``worthless``: no answer about a photograph is worth showing."""
+
+    sentence: str
+    worthless: bool
+
+
+def caution(source: str, weights: str) -> Caution | None:
+    """What to know of a detector before its figures; None where they alone tell what it is worth.
 
     ``source``: where its faces came from (sample, folder or kaggle). ``weights``: what its backbone started from
     (imagenet, folder or random).
     """
     if source == "sample":
-        return "Worth nothing for photographs: it was trained on faces that this project draws, and has never seen one."
+        return Caution("Worth nothing for photographs: it was trained only on drawn faces.", True)
     if weights == "random":
-        return "Worth little for photographs: its backbone started from random weights, not from ImageNet's."
+        return Caution(
+            "Do not rely on it yet: its backbone started from random weights, not from ImageNet's; train it again with "
+            "those, or test it on other people's faces.",
+            False,
+        )
     return None

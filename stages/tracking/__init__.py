@@ -1,12 +1,13 @@
 """Tracking: MLflow as a mirror of the files that the stages wrote, one run a detector.
 
 Files are the truth. This module reads them (``data/models/M-P.keras`` and its record, ``data/calibration/M-P.json``,
-``metrics/detectors/M-P.json``, ``plots/M-P/``, ``data/raw/source.json``, ``data/contact_sheet.jpg`` and, where it is
-there, ``data/report/M-P.md``) and writes none, so it also sends what an absent server missed (``make track``) and what
-DVC restored from its cache without running. A run is found by the digest of its model. Its tag ``mirror_digest``, set
-last, is the digest of all that it shows: the same files are never sent twice, a run that was cut off is completed, and
-a new evaluation updates its run. It sends another copy of the model only where the calibration, which MLflow serves
-with it, has changed. At the end the winner is registered (``registry.py``).
+``metrics/detectors/M-P.json``, ``plots/M-P/``, ``data/raw/source.json`` and, where they are there,
+``data/contact_sheet.jpg``, ``data/explanations/M-P/sheet.jpg`` and ``data/report/M-P.md``) and writes none, so it also
+sends what an absent server missed (``make track``) and what DVC restored from its cache without running. A run is found
+by the digest of its model. Its tag ``mirror_digest``, set last, is the digest of all that it shows: the same files are
+never sent twice, a run that was cut off is completed, and a new evaluation updates its run. It sends another copy of
+the model only where the calibration, which MLflow serves with it, has changed. At the end the winner is registered
+(``registry.py``).
 
 The server is ``MLFLOW_TRACKING_URI``, or else ``mlflow.db`` and ``mlartifacts/`` in the project's root. One that is
 away costs one request, 12 s at most; a slow one needs a larger ``MLFLOW_HTTP_REQUEST_TIMEOUT`` (s).
@@ -31,7 +32,17 @@ from stages.errors import UserError
 from stages.files import project_root, read_json, sha256
 from stages.params import Params
 from stages.tracking import registry
-from stages.tracking.content import CALIBRATION, DATA_SOURCE, Detector, curves, detectors, figures, parameters, tags
+from stages.tracking.content import (
+    CALIBRATION,
+    DATA_SOURCE,
+    Detector,
+    curves,
+    description,
+    detectors,
+    figures,
+    parameters,
+    tags,
+)
 from stages.tracking.packaging import package
 
 METRICS_A_REQUEST = 1000  # MLflow's limit
@@ -179,7 +190,8 @@ def _send_detector(client: Any, experiment: str, detector: Detector, params: Par
     if same and same.data.tags.get("mirror_digest") == detector.digest:
         return "already there"
     now, trained = int(time.time() * 1000), int(detector.record["train_seconds"] * 1000)  # ms
-    known = same or client.create_run(experiment, now - trained, labels, detector.name)
+    note = {"mlflow.note.content": description(detector)}  # at first alone: a person may write another later
+    known = same or client.create_run(experiment, now - trained, labels | note, detector.name)
     run_id, start = known.info.run_id, known.info.start_time
     missing = [Param(*item) for item in values.items() if item[0] not in known.data.params]
     client.log_batch(run_id, params=missing, tags=[RunTag(*item) for item in labels.items()])

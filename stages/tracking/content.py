@@ -127,7 +127,6 @@ def tags(detector: Detector, params: Params) -> dict[str, str]:
         "git_dirty": str(dirty).lower() if commit else None,
         "dvc_stage": f"{detector.phase}@{detector.model}",  # that made it; DVC_STAGE is the one that mirrors it
         "dvc_experiment": os.environ.get("DVC_EXP_NAME"),
-        "mlflow.note.content": description(detector),
         "mlflow.user": _user(),
         "mlflow.source.type": "LOCAL",
         "mlflow.source.name": f"{detector.phase}@{detector.model}",
@@ -137,11 +136,12 @@ def tags(detector: Detector, params: Params) -> dict[str, str]:
 
 
 def description(detector: Detector) -> str:
-    """What a detector is worth, in sentences: for photographs first, then on the test images."""
-    metrics = detector.metrics
-    warning = worth.worthless(read_json(DATA_SOURCE)["source"], detector.record["weights"]["source"])
-    figures = f"AUC {metrics['roc_auc']:.4f}, accuracy {metrics['accuracy']:.4f} on {metrics['n']:,} test images."
-    return f"**{warning}**\n\n{figures}" if warning else figures
+    """What a detector is, in sentences, and before that what must be known of it."""
+    record, source = detector.record, read_json(DATA_SOURCE)["source"]
+    caution = worth.caution(source, record["weights"]["source"])
+    phase = "a linear head on the frozen backbone" if detector.phase == "baseline" else "fine-tuned end to end"
+    said = f"{detector.model}, {phase}, trained on {record['train_images']:,} faces ({source})."
+    return f"**{caution.sentence}**\n\n{said}" if caution else said
 
 
 def _user() -> str | None:

@@ -90,7 +90,7 @@ def test_the_command_makes_one_complete_run_a_detector(written: Path, tmp_path: 
         assert ("patience" in run.data.params) == name.endswith("baseline")
         assert run.data.tags["model_sha256"] == sha256(folder / f"data/models/{name}.keras")
         assert run.data.tags["data_digest"] == "5" * 64
-        assert run.data.tags["mlflow.note.content"].startswith("**Worth nothing for photographs: it was trained on")
+        assert run.data.tags["mlflow.note.content"].startswith("**Worth nothing for photographs: it was trained")
         (images,) = run.inputs.dataset_inputs
         assert (images.dataset.name, images.dataset.digest) == ("sample", "5" * 32)
         assert len(run.data.tags["params_digest"]) == 64
@@ -123,6 +123,16 @@ def test_a_second_time_nothing_is_sent(params: Params, capsys: pytest.CaptureFix
     tracking.mirror(params)
     assert held(mlflow_client()) == before
     assert re.findall("MLflow: (.+?) \\(", capsys.readouterr().out) == ["2 sent", "2 already there"]
+
+
+def test_a_description_that_a_person_wrote_stays(params: Params) -> None:
+    tracking.mirror(params)
+    client = mlflow_client()
+    run_id = runs(client)["resnet50-finetune"].info.run_id
+    client.set_tag(run_id, "mlflow.note.content", "Mine")
+    edit(Path("metrics/detectors/resnet50-finetune.json"), roc_auc=0.5)
+    tracking.mirror(params)
+    assert client.get_run(run_id).data.tags["mlflow.note.content"] == "Mine"
 
 
 def test_a_changed_evaluation_updates_its_run_without_the_model(
