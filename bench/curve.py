@@ -42,7 +42,7 @@ def power_law(measured: pd.DataFrame, confidence: float) -> pd.DataFrame:
 def draw(table: pd.DataFrame, path: Path) -> None:
     """A PNG of errors over training faces, both logarithmic: measured, with intervals, and the lines with theirs.
 
-    ``table``: the columns of docs/learning_curve.csv. Baselines are dashed, fine-tuned detectors solid.
+    ``table``: the columns of docs/learning_curve.csv. Baselines are dashed and hollow, fine-tuned detectors solid.
     """
     figure = Figure(figsize=(8, 5), dpi=110, layout="constrained")
     axes = figure.subplots()
@@ -52,7 +52,8 @@ def draw(table: pd.DataFrame, path: Path) -> None:
         measured, fit = (part[part["kind"] == kind].sort_values("images") for kind in ("measured", "fit"))
         ends = [measured["error"] - measured["low"], measured["high"] - measured["error"]]
         style = "--" if phase == "baseline" else "-"
-        axes.errorbar(measured["images"], measured["error"], ends, fmt="o", color=colours[model], capsize=3)
+        face = "white" if phase == "baseline" else colours[model]
+        axes.errorbar(measured["images"], measured["error"], ends, fmt="o", mfc=face, color=colours[model], capsize=3)
         axes.plot(fit["images"], fit["error"], style, color=colours[model], label=name)
         axes.fill_between(fit["images"], fit["low"], fit["high"], color=colours[model], alpha=0.12, linewidth=0)
     sizes = sorted(table.loc[table["kind"] == "measured", "images"].unique())
