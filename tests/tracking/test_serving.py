@@ -150,7 +150,7 @@ def test_a_request_without_an_image_is_refused(content: Any, ask: Ask) -> None:
 
 
 def test_the_command_in_the_docs_asks_it(address: str, tmp_path: Path) -> None:
-    shown = re.search(r"^\$ (base64 .*?-d @-)$", (ROOT / "docs/predict.md").read_text(), re.MULTILINE | re.DOTALL)
+    shown = re.search(r"^\$ (cat .*?-d @-)$", (ROOT / "docs/predict.md").read_text(), re.MULTILINE | re.DOTALL)
     assert shown
     (tmp_path / "face.jpg").write_bytes(jpeg(np.full((600, 400, 3), 200, np.uint8)))
     script = shown[1].replace("http://127.0.0.1:5001", address)
