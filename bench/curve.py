@@ -46,7 +46,8 @@ def draw(table: pd.DataFrame, path: Path) -> None:
     """
     figure = Figure(figsize=(8, 5), dpi=110, layout="constrained")
     axes = figure.subplots()
-    colours = dict(zip(sorted({name.rpartition("-")[0] for name in table["detector"]}), ("C0", "C1"), strict=False))
+    models = sorted({name.rpartition("-")[0] for name in table["detector"]})
+    colours = {model: f"C{number}" for number, model in enumerate(models)}  # of matplotlib's cycle, as many as it takes
     for name, part in table.groupby("detector"):
         model, _, phase = name.rpartition("-")
         measured, fit = (part[part["kind"] == kind].sort_values("images") for kind in ("measured", "fit"))

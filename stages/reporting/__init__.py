@@ -1,1 +1,1 @@
-"""The report: figures that lay the detectors over each other, and the templates of the page and of the model cards."""
+"""The report: its figures, what must be known before them, what they say in sentences, and the templates."""
