@@ -10,8 +10,10 @@ import sys
 import time
 from pathlib import Path
 
+import nbformat
 import pandas as pd
 import pytest
+from nbclient import NotebookClient
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[2]
@@ -258,6 +260,32 @@ def test_the_ci_recipe_says_what_a_change_does_to_the_metrics(experiment: Path) 
     assert "| metrics/detectors/resnet50-finetune.json |" in comments[0]
     assert "No committed metric changes." not in comments[0]
     assert comments[1].endswith("No committed metric changes.\n")
+
+
+def test_the_notebook_runs_from_top_to_bottom(experiment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Colab or Kaggle, but in a copy of the code whose libraries are there."""
+    leave(experiment)
+    notebook = nbformat.read(ROOT / "notebook.ipynb", 4)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert not [cell for cell in cells if cell.outputs or cell.execution_count], "clear the outputs before you commit"
+    cells[0].source = cells[0].source.replace('PHOTOS = ""', 'PHOTOS = "faces.zip"')
+    shutil.copy(experiment / "data/raw/faces.zip", experiment)
+
+    (experiment / ".venv/bin").mkdir(parents=True)  # no environment, for ours is on the path; make finds it up to date
+    for file in ("bin/python", ".runtime"):
+        (experiment / ".venv" / file).touch()
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    for name in [name for name in os.environ if name.startswith(("DVC_", "MLFLOW_"))]:
+        monkeypatch.delenv(name)
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": experiment}}).execute()
+
+    text = "".join(output.get("text", "") for cell in cells for output in cell.outputs)
+    images = [output for cell in cells for output in cell.outputs if "image/png" in output.get("data", {})]
+    assert ran(text) == []  # all was made before
+    assert "metrics/detectors/resnet50-finetune.json" in text
+    assert len(images) == 2
+    assert text.count("faces.zip/") == 80
+    assert (experiment / "real-or-generated.zip").stat().st_size > 10**6
 
 
 def test_a_misspelt_parameter_stops_the_run_before_anything_starts(project: Path, first: str) -> None:
