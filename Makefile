@@ -1,5 +1,5 @@
 # `make repro` runs the pipeline, `make test` the tests; both set up .venv first. `make` alone lists what there is.
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -8,7 +8,7 @@ RUNTIME := .venv/.runtime$(if $(GPU),-gpu)
 DEV := .venv/.dev
 COMPILE := uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-annotate --custom-compile-command "make requirements"
 
-.PHONY: help repro predict demo test lint format ui plots track promote bench requirements
+.PHONY: help repro predict demo test lint format ui experiments plots track promote bench requirements
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-14s%s\n' "$$name" "$$text"; done
 
@@ -35,6 +35,9 @@ ui: $(RUNTIME)  ## serve the runs in MLflow, at http://127.0.0.1:5000
 	@echo "open http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning (Ctrl-C stops the server)"
 	@mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}"
 
+experiments: $(RUNTIME)  ## list the experiments: a column for each parameter and figure in which they differ
+	@dvc exp show --only-changed --no-pager
+
 plots: $(RUNTIME)  ## draw all plots, in dvc_plots/index.html
 	@dvc plots show
 
@@ -53,7 +56,8 @@ requirements: $(DEV)  ## pin the newest versions that go together
 	@$(COMPILE) requirements-gpu.in -o requirements-gpu.txt
 
 .venv/bin/python:
-	@test -n "$(PYTHON)" || { echo "error: no Python found; install Python 3.11 or name one with make PYTHON=..."; exit 1; }
+	@"$(or $(PYTHON),python3)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+		{ echo "error: $(or $(PYTHON),python3) is not Python 3.11, 3.12 or 3.13; install one, or name it with make PYTHON=/path/to/python3.12"; exit 1; }
 	@"$(PYTHON)" -m venv .venv
 
 .venv/.runtime: requirements.txt | .venv/bin/python

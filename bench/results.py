@@ -122,7 +122,7 @@ def detectors() -> Iterator[Row]:
             if repo.status(targets=[f"evaluate@{detector}"], with_deps=True):
                 print(f"{detector} is not recorded: its figures are not up to date", file=sys.stderr)
                 continue
-            figures = read_json(f"metrics/detectors/{detector}.json")
+            figures = read_json(f"data/figures/{detector}.json")
             made = read_json(f"data/models/{detector}.json")
             yield {
                 "detector": detector,

@@ -1,11 +1,11 @@
 """Stage `compare`: which detector is best, and is its lead real.
 
-Reads, for each detector of ``models`` in params.yaml, ``metrics/detectors/M-P.json``, ``data/scores/M-P.parquet``,
+Reads, for each detector of ``models`` in params.yaml, ``data/figures/M-P.json``, ``data/scores/M-P.parquet``,
 ``plots/M-P/external.csv`` and ``data/models/M-P.keras``.
 The champion is the one with the best AUC on the *validation* images: to choose on the test images and report on them
 would flatter it. All figures shown are of the test images. Writes
 
-- ``metrics/leaderboard.json``, ``plots/leaderboard.csv`` and ``plots/leaderboard.png``;
+- ``data/leaderboard.json``, ``plots/leaderboard.csv`` and ``plots/leaderboard.png``;
 - ``plots/differences.csv``: every pair of detectors, and whether their difference is real;
 - ``plots/cross_generator.csv``: all detectors on the test images and on other people's faces;
 - ``data/champion.keras``, a copy of the best detector. Being DVC's, it is absent from a fresh clone: so the stage runs
@@ -67,7 +67,7 @@ def leaderboard(models: Sequence[Model]) -> pd.DataFrame:
     """
     rows = [
         {"detector": f"{model}-{phase}", "model": model, "phase": phase}
-        | read_json(f"metrics/detectors/{model}-{phase}.json")
+        | read_json(f"data/figures/{model}-{phase}.json")
         for model in models
         for phase in get_args(Phase)
     ]
@@ -214,7 +214,7 @@ def main() -> None:
     champion, lead = table.to_dict("records")[0], pairs.to_dict("records")[0]
     shown = {key: champion[key] for key in [*SHOWN[3:], "threshold", "loss", "eer"]}
     write_json(
-        "metrics/leaderboard.json",
+        "data/leaderboard.json",
         {
             "champion": champion["detector"],
             **shown,
@@ -223,13 +223,14 @@ def main() -> None:
             "mcnemar_p": lead["mcnemar_p"],
         },
     )
+    write_json("metrics/champion.json", figures.headline(champion))
     for name, content in {
         "leaderboard": table[SHOWN],
         "differences": pairs,
         "cross_generator": elsewhere,
     }.items():
         with publish(f"plots/{name}.csv") as part:
-            content.to_csv(part, index=False, float_format="%.6g")
+            content.to_csv(part, index=False, float_format="%.4g")
     with publish("plots/leaderboard.png") as part:
         drawing.leaderboard(table, confidence, part)
     with publish(CHAMPION) as part:

@@ -5,7 +5,7 @@ thresholds, the calibration) is chosen on the validation images; every figure is
 
 - ``data/calibration/M-P.json``: how to read the detector's logits, for whatever shows a probability to a person, and
   how often its answers were wrong on the test images;
-- ``metrics/detectors/M-P.json``: the figures of the test images;
+- ``data/figures/M-P.json``: the figures of the test images; ``metrics/M-P.json``: the headline, for DVC's tables;
 - in ``plots/M-P/``, of the test images ``roc.csv``, ``pr.csv``, ``scores.csv`` (histogram), ``confusion.csv``,
   ``report.csv`` (per class), ``operating_points.csv``, ``answers.csv`` (real, uncertain, fake) and ``reliability.csv``;
 - there too, one row a condition with all figures and intervals: ``robustness.csv`` (the same test images, spoilt) and
@@ -30,8 +30,8 @@ from stages.scoring import calibration, curves, figures, intervals, scores, thre
 from stages.scoring.calibration import Calibration
 from stages.scoring.scores import Scores
 
-# What the metrics file has of the test images: short, for each is a column of `dvc exp show`. The tables have the rest.
-METRICS = [
+# The figures of the test images. The tables have more, with their intervals.
+FIGURES = [
     "n",
     "roc_auc",
     "roc_auc_low",
@@ -188,7 +188,7 @@ def main() -> None:
         "scores": curves.histogram(test.label, test.score),
         "confusion": curves.confusion(test.label, test.score, threshold),
         "report": curves.report(test.label, test.score, {"validation": threshold, "0.5": 0.5}),
-        "operating_points": points,
+        "operating_points": points.assign(threshold=points["threshold"].map("{:.6g}".format)),  # the next may be 1
         "answers": curves.answers(test.label, reading.verdict(test.logit)),
         "reliability": curves.reliability(
             test.label, {"raw": test.score, "calibrated": reading.probability(test.logit)}, params.confidence
@@ -200,7 +200,7 @@ def main() -> None:
         "external": pd.DataFrame(elsewhere),
     }
     metrics: dict[str, Any] = {
-        **{figure: elsewhere[0][figure] for figure in METRICS},
+        **{figure: elsewhere[0][figure] for figure in FIGURES},
         "accuracy_at_half": float(figures.correct(test.label, test.score, 0.5).mean()),
         "threshold": threshold,
         "n_valid": len(valid.label),
@@ -210,9 +210,10 @@ def main() -> None:
     }
     for plot, table in tables.items():
         with publish(f"plots/{name}/{plot}.csv") as part:
-            table.to_csv(part, index=False, float_format="%.6g")
+            table.to_csv(part, index=False, float_format="%.4g")
     calibration.write(f"data/calibration/{name}.json", measured(reading, elsewhere[0]))
-    write_json(f"metrics/detectors/{name}.json", metrics)
+    write_json(f"data/figures/{name}.json", metrics)
+    write_json(f"metrics/{name}.json", figures.headline(metrics))
     summarise(name, metrics, points)
 
 

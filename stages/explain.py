@@ -86,7 +86,7 @@ def main() -> None:
     )
     with publish(f"plots/{detector}/deletion.csv") as part:
         table = deletion.curves(drops, evidence[0].size, params.evaluate.confidence)
-        table.to_csv(part, index=False, float_format="%.6g")
+        table.to_csv(part, index=False, float_format="%.4g")
     print(f"{detector}: {check['sentence']}")
 
 

@@ -77,7 +77,7 @@ def add_detectors(parser: argparse.ArgumentParser) -> None:
 
 def open_detectors(names: list[str] | None) -> list[Detector]:
     """The detectors by name, or the champion. Raises :class:`UserError`."""
-    names = names or [read_json("metrics/leaderboard.json")["champion"]]
+    names = names or [read_json("data/leaderboard.json")["champion"]]
     if twice := [name for name in names if names.count(name) > 1]:
         raise UserError(f"--detector names {twice[0]} twice; name each once")
     detectors = [exported.load(exported.FOLDER / name) for name in names]

@@ -33,7 +33,7 @@ COMMIT = """git add . && git commit -m "My run"   keep it: experiments are compa
       """
 OPEN = f"""open {REPORT}/index.html in a browser: would this detector work for you? It needs no network.
       dvc plots show     every curve of every detector, in dvc_plots/index.html
-      dvc metrics show   all figures;  dvc metrics diff  what an experiment changed
+      dvc metrics show   the headline figures;  dvc metrics diff  what an experiment changed
       make ui            the runs in MLflow"""
 TABLES = (
     *("roc", "reliability", "robustness", "external", "operating_points", "answers"),
@@ -66,7 +66,7 @@ def gather(params: Params) -> dict[str, Any]:
     return {
         "params": params,
         "phases": get_args(Phase),
-        "champion": read_json("metrics/leaderboard.json")["champion"],
+        "champion": read_json("data/leaderboard.json")["champion"],
         "detectors": detectors,
         "pairs": pairs.to_dict("records"),
         "cross": pd.read_csv("plots/cross_generator.csv"),
@@ -83,7 +83,7 @@ def read_detector(name: str) -> dict[str, Any]:
     """The files of one detector: ``metrics``, ``record``, ``calibration``, ``explanations`` and its tables."""
     return {
         "name": name,
-        "metrics": read_json(f"metrics/detectors/{name}.json"),
+        "metrics": read_json(f"data/figures/{name}.json"),
         "record": read_json(f"data/models/{name}.json"),
         "calibration": read_json(f"data/calibration/{name}.json"),
         "explanations": read_json(f"data/explanations/{name}/explanations.json"),

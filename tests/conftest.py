@@ -141,7 +141,7 @@ def bright(tmp_path_factory, write_params, png):
         Path("data/shards").mkdir(parents=True)
         Path("data/raw").mkdir()
         write_json("data/raw/source.json", {"source": "folder"})
-        write_json("metrics/leaderboard.json", {"champion": "densenet121-baseline"})
+        write_json("data/leaderboard.json", {"champion": "densenet121-baseline"})
         greys = [png(np.full((64, 64, 3), level, np.uint8)) for level in range(0, 256, 17)]
         records = [shards.Record(grey, 0, f"{number}.png") for number, grey in enumerate(greys)]
         summary = shards.write(records, len(records), Path("data/shards"), "valid", 100)

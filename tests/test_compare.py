@@ -71,12 +71,12 @@ def said_of(write: Write, capsys: pytest.CaptureFixture[str]) -> Callable[..., s
 
 def leaderboard() -> dict[str, Any]:
     """What the stage wrote."""
-    content: dict[str, Any] = json.loads(Path("metrics/leaderboard.json").read_text())
+    content: dict[str, Any] = json.loads(Path("data/leaderboard.json").read_text())
     return content
 
 
 def assert_nothing_written() -> None:
-    assert not Path("metrics/leaderboard.json").exists()
+    assert not Path("data/leaderboard.json").exists()
     assert not list(Path("plots").glob("leaderboard.*"))
 
 
@@ -93,11 +93,11 @@ def test_its_figures_are_the_champions_with_counts(write: Write) -> None:
     write("resnet50-baseline", valid=1, test=1)
     write("resnet50-finetune", valid=3, test=3)
     compare.main()
-    champion = json.loads(Path("metrics/detectors/resnet50-finetune.json").read_text())
+    champion = json.loads(Path("data/figures/resnet50-finetune.json").read_text())
     board = leaderboard()
     for key in ("roc_auc", "roc_auc_low", "accuracy", "threshold", "loss", "eer", "valid_roc_auc", "n", "n_valid"):
         assert board[key] == champion[key]
-    other = json.loads(Path("metrics/detectors/resnet50-baseline.json").read_text())
+    other = json.loads(Path("data/figures/resnet50-baseline.json").read_text())
     assert board["lead_over_second"] == pytest.approx(champion["roc_auc"] - other["roc_auc"])
     assert board["n"] == 80
     assert sum(isinstance(value, int | float) for value in board.values()) <= 20
@@ -109,7 +109,7 @@ def test_accuracies_have_wilson_intervals(write: Write) -> None:
     compare.main()
     for row in pd.read_csv("plots/leaderboard.csv").to_dict("records"):
         low, high = proportion_confint(round(row["accuracy"] * 80), 80, alpha=0.05, method="wilson")
-        assert (row["accuracy_low"], row["accuracy_high"]) == pytest.approx((low, high), abs=1e-5)
+        assert (row["accuracy_low"], row["accuracy_high"]) == pytest.approx((low, high), abs=1e-4)
 
 
 def test_of_equals_the_one_named_first_wins_and_its_lead_is_nothing(
@@ -171,12 +171,12 @@ def test_it_prints_the_leaderboard(write: Write, capsys: pytest.CaptureFixture[s
     capsys.readouterr()
     compare.main()
     said = capsys.readouterr().out
-    auc = json.loads(Path("metrics/detectors/resnet50-finetune.json").read_text())["roc_auc"]
+    auc = json.loads(Path("data/figures/resnet50-finetune.json").read_text())["roc_auc"]
     assert "Leaderboard on 80 test images, with 95 % intervals" in said
     assert said.startswith("Worth nothing for photographs: it was trained only on drawn faces.")
     assert f"{auc:.4f}" in said
     assert said.index("resnet50-finetune") < said.index("resnet50-baseline")
-    for path in ("metrics/leaderboard.json", "plots/leaderboard.csv", "plots/leaderboard.png"):
+    for path in ("data/leaderboard.json", "plots/leaderboard.csv", "plots/leaderboard.png"):
         assert Path(path).stat().st_size > 0
 
 
@@ -188,9 +188,7 @@ def test_detectors_that_saw_different_images_are_refused(write: Write) -> None:
     assert_nothing_written()
 
 
-@pytest.mark.parametrize(
-    "missing", ["metrics/detectors/resnet50-finetune.json", "data/scores/resnet50-finetune.parquet"]
-)
+@pytest.mark.parametrize("missing", ["data/figures/resnet50-finetune.json", "data/scores/resnet50-finetune.parquet"])
 def test_a_detector_without_its_files_is_refused(write: Write, missing: str) -> None:
     write("resnet50-baseline", valid=1, test=1)
     write("resnet50-finetune", valid=2, test=2)
@@ -226,13 +224,13 @@ def test_every_pair_is_compared_and_its_p_value_corrected_for_all(write: Write, 
     assert list(zip(pairs["first"], pairs["second"], strict=True)) == list(combinations(order, 2))
     auc = pd.read_csv("plots/leaderboard.csv").set_index("detector")["roc_auc"]
     for pair in pairs.itertuples():
-        assert pair.lead == pytest.approx(auc[pair.first] - auc[pair.second], abs=1e-5)
+        assert pair.lead == pytest.approx(auc[pair.first] - auc[pair.second], abs=1e-4)
         assert pair.lead_low <= pair.lead <= pair.lead_high
         assert pair.real == (pair.lead_low > 0 or pair.lead_high < 0)
     # Holm: the smallest p times 6, the next times 5 and so on, never below the one before.
     raw = np.sort(pairs["mcnemar_p"])
     holm = np.minimum(np.maximum.accumulate(raw * np.arange(6, 0, -1)), 1)
-    assert np.sort(pairs["mcnemar_p_holm"]) == pytest.approx(holm, rel=1e-4)
+    assert np.sort(pairs["mcnemar_p_holm"]) == pytest.approx(holm, rel=1e-3)
     assert pairs["real"].iloc[0]
 
 

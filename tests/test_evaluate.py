@@ -82,7 +82,7 @@ def run_evaluate(monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[str, Any]
     def run() -> dict[str, Any]:
         monkeypatch.setattr(sys, "argv", ["evaluate", *NAME.split("-")])
         evaluate.main()
-        metrics: dict[str, Any] = json.loads(Path(f"metrics/detectors/{NAME}.json").read_text())
+        metrics: dict[str, Any] = json.loads(Path(f"data/figures/{NAME}.json").read_text())
         return metrics
 
     return run
@@ -222,7 +222,7 @@ def test_operating_points_are_chosen_on_validation_and_judged_on_test(
     }
     assert points.loc["FPR 5 %", "threshold"] == pytest.approx(np.sort(reals)[-2], rel=1e-5)
     fakes = test.loc[test["label"] == 1, "score"]
-    assert points.loc["FPR 1 %", "true_positive_rate"] == pytest.approx((fakes > reals.max()).mean(), abs=1e-6)
+    assert points.loc["FPR 1 %", "true_positive_rate"] == pytest.approx((fakes > reals.max()).mean(), abs=1e-4)
     assert metrics["tpr_at_fpr_1pct"] == pytest.approx((fakes > reals.max()).mean())
     assert points.loc["best balanced accuracy", "threshold"] == pytest.approx(metrics["threshold"], rel=1e-5)
 
@@ -259,10 +259,10 @@ def test_robustness_begins_with_the_same_images_as_they_are(
     ]
     assert set(table["n"]) == {40}
     first = clean(scores, "test").head(40)
-    assert table["roc_auc"][0] == pytest.approx(roc_auc_score(first["label"], first["score"]), abs=1e-5)
+    assert table["roc_auc"][0] == pytest.approx(roc_auc_score(first["label"], first["score"]), abs=1e-4)
     spoilt = scores[scores["condition"] == "jpeg 30"]
     right = (spoilt["score"] >= metrics["threshold"]) == spoilt["label"]
-    assert table["accuracy"][2] == pytest.approx(right.mean(), abs=1e-5)
+    assert table["accuracy"][2] == pytest.approx(right.mean(), abs=1e-4)
     assert table["accuracy_low"][2] < table["accuracy"][2] < table["accuracy_high"][2]
 
 
@@ -272,7 +272,7 @@ def test_external_sets_follow_the_test_images_at_the_same_threshold(
     metrics = run_evaluate()
     table = read_plot("external", "set")
     assert list(table.index) == ["test", "other"]
-    assert table.loc["test", "roc_auc"] == pytest.approx(metrics["roc_auc"], abs=1e-5)
+    assert table.loc["test", "roc_auc"] == pytest.approx(metrics["roc_auc"], abs=1e-4)
     assert table.loc["other", ["n_real", "n_fake"]].tolist() == [0, 25]
     theirs = scores.loc[scores["split"] == "external/other", "score"]
     assert table.loc["other", "recall_fake"] == pytest.approx((theirs >= metrics["threshold"]).mean())

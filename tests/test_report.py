@@ -120,7 +120,7 @@ def test_the_numbers_of_the_page_are_those_of_the_metrics_files(page: str) -> No
     rows = {row[0]: row for row in cells(page, "leaderboard-table")}
     assert list(rows) == list(NAMES)
     for name, row in rows.items():
-        metrics = json.loads(Path(f"metrics/detectors/{name}.json").read_text())
+        metrics = json.loads(Path(f"data/figures/{name}.json").read_text())
         assert row[1] == f"{metrics['valid_roc_auc']:.4f}"
         assert row[2] == interval(metrics, "roc_auc")
         assert row[3] == f"{metrics['average_precision']:.4f}"
@@ -222,7 +222,7 @@ def test_what_was_not_tested_is_said(tmp_path: Path) -> None:
 def test_a_card_for_each_detector_that_hubs_can_read(page: str) -> None:
     for name in NAMES:
         card = Path(f"data/report/{name}.md").read_text(encoding="utf-8")
-        metrics = json.loads(Path(f"metrics/detectors/{name}.json").read_text())
+        metrics = json.loads(Path(f"data/figures/{name}.json").read_text())
         assert card.startswith("---\n")
         front = YAML(typ="safe").load(card.split("---\n")[1])
         result = front["model-index"][0]["results"][0]

@@ -20,7 +20,7 @@ stages:
     cmd: "true"
     deps: ["data/models/${item.model}-${item.phase}.json"]
     params: [training.seed]
-    metrics: ["metrics/detectors/${item.model}-${item.phase}.json": {cache: false}]
+    metrics: ["data/figures/${item.model}-${item.phase}.json": {cache: false}]
 """
 FIGURES = {"roc_auc": 0.98765432, "roc_auc_low": 0.98, "roc_auc_high": 0.995, "accuracy": 0.95}
 FIGURES |= {"average_precision": 0.97, "n": 360, "n_valid": 180}
@@ -46,7 +46,7 @@ def measured(tmp_path, monkeypatch, write_params):
 
         def measured(*detectors, figures=FIGURES, images=1260):
             for detector in detectors:
-                write_json(f"metrics/detectors/{detector}.json", figures)
+                write_json(f"data/figures/{detector}.json", figures)
                 write_json(f"data/models/{detector}.json", {"train_images": images, "train_seconds": 61.44})
                 repo.commit(f"evaluate@{detector}", force=True)
 
@@ -72,7 +72,7 @@ def rows(tmp_path, monkeypatch, write_params):
 
 def test_a_run_is_a_row_for_each_detector_that_is_up_to_date(measured, write_params, command, capsys):
     measured("resnet50-baseline", "densenet121-finetune", "densenet121-baseline")
-    figures = Path("metrics/detectors/densenet121-baseline.json")
+    figures = Path("data/figures/densenet121-baseline.json")
     figures.write_text(figures.read_text().replace("0.95", "0.96"))  # of another run
     command(results.main, "record", "140k", "--command", "dvc exp run -S a=1,2")
     head, *lines = results.RESULTS.read_text().splitlines()

@@ -5,12 +5,15 @@ hold one class only: a figure that needs the other, or any image at all, is NaN 
 """
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support, roc_auc_score, roc_curve
 
 RELIABILITY_BINS = 15
+HEADLINE = ("roc_auc", "roc_auc_low", "roc_auc_high", "average_precision", "accuracy", "n")
 
 
 def loss(label: NDArray[np.int8], logit: NDArray[np.float64]) -> float:
@@ -52,6 +55,14 @@ def reliability(
     held = count > 0
     said, true = (np.bincount(place, weights=values, minlength=bins)[held] for values in (probability, label))
     return count[held], said / count[held], true / count[held]
+
+
+def headline(measured: Mapping[Any, Any]) -> dict[str, float]:
+    """What `dvc metrics show` and `dvc exp show` have of a detector: few columns, with the digits that mean something.
+
+    Sums of several threads differ between machines, and so does the fifth decimal of these.
+    """
+    return {name: round(measured[name], 4) for name in HEADLINE}
 
 
 def has_both(label: NDArray[np.int8]) -> bool:

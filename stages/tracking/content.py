@@ -69,7 +69,7 @@ def detectors(params: Params) -> Iterator[Detector]:
     for model in params.models:
         for phase in get_args(Phase):
             name = f"{model}-{phase}"
-            record, metrics = Path(f"data/models/{name}.json"), Path(f"metrics/detectors/{name}.json")
+            record, metrics = Path(f"data/models/{name}.json"), Path(f"data/figures/{name}.json")
             history, calibration = Path(f"plots/{name}/history.csv"), Path(f"data/calibration/{name}.json")
             needed = (record.with_suffix(".keras"), record, metrics, history, calibration, DATA_SOURCE)
             if not all(path.exists() for path in needed):

@@ -13,7 +13,7 @@ from typing import Any
 from stages.files import read_json, sha256
 from stages.tracking.content import CARD, Detector
 
-ALIAS, LEADERBOARD, CHAMPION = "champion", Path("metrics/leaderboard.json"), Path("data/champion.keras")
+ALIAS, LEADERBOARD, CHAMPION = "champion", Path("data/leaderboard.json"), Path("data/champion.keras")
 SHARDS = Path("data/shards/shards.json")
 FIGURES = ("valid_roc_auc", "roc_auc", "accuracy", "threshold", "n", "n_valid")
 LONGEST = 5000  # characters of a description, in MLflow's database

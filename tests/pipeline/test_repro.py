@@ -75,7 +75,7 @@ def change(project: Path, key: str, value: object) -> None:
 def test_one_command_makes_four_compared_detectors(project: Path, first: str) -> None:
     assert len(ran(first)) == 32
     for name in DETECTORS:
-        metrics = json.loads((project / f"metrics/detectors/{name}.json").read_text())
+        metrics = json.loads((project / f"data/figures/{name}.json").read_text())
         assert metrics["n"] == 20
         assert 0 <= metrics["roc_auc_low"] <= metrics["roc_auc"] <= metrics["roc_auc_high"] <= 1
         assert metrics["weights"] == "random"
@@ -83,7 +83,7 @@ def test_one_command_makes_four_compared_detectors(project: Path, first: str) ->
         for plot in (*plots, "robustness", "external", "deletion"):
             assert len(pd.read_csv(project / f"plots/{name}/{plot}.csv")) > 0
         assert (project / f"data/explanations/{name}/sheet.jpg").is_file()
-    board = json.loads((project / "metrics/leaderboard.json").read_text())
+    board = json.loads((project / "data/leaderboard.json").read_text())
     assert board["champion"] in DETECTORS
     assert sorted(pd.read_csv(project / "plots/leaderboard.csv")["detector"]) == sorted(DETECTORS)
     assert "Leaderboard on 20 test images" in first
@@ -107,16 +107,14 @@ def test_only_the_passes_of_scoring_are_kept_in_the_scratch_folder(project: Path
 def test_every_metric_and_plot_is_gits_and_every_face_is_dvcs(project: Path, first: str) -> None:
     status = call(project, "git", "status", "--porcelain", "--untracked-files=all")
     written = {line[3:] for line in status.splitlines()}
-    assert {"dvc.lock", "metrics/leaderboard.json", "plots/leaderboard.png"} <= written
+    assert {"dvc.lock", "metrics/champion.json", "plots/leaderboard.png"} <= written
     assert not [name for name in written if name.startswith(("data/", "mlflow.db", "mlartifacts"))]
 
 
 def test_metrics_and_plots_are_shown(project: Path, first: str) -> None:
     shown = json.loads(call(project, "dvc", "metrics", "show", "--json"))[""]["data"]
-    assert set(shown) == {"metrics/data.json", "metrics/leaderboard.json"} | {
-        f"metrics/detectors/{name}.json" for name in DETECTORS
-    }
-    assert all(len(file["data"]) <= 24 for file in shown.values())
+    assert set(shown) == {f"metrics/{name}.json" for name in ("champion", *DETECTORS)}
+    assert max(map(len, call(project, "dvc", "metrics", "show").splitlines())) <= 120
     assert "file://" in call(project, "dvc", "plots", "show")
     page = (project / "dvc_plots/index.html").read_text()
     assert "cdn.jsdelivr" not in page
@@ -181,8 +179,8 @@ def test_an_experiment_is_compared_with_the_commit(experiment: Path) -> None:
     rows = json.loads(call(experiment, "dvc", "params", "diff", "--json"))
     assert [list(keys) for keys in rows.values()] == [[RATE]]
     changed = json.loads(call(experiment, "dvc", "metrics", "diff", "--json"))
-    detectors = {"metrics/detectors/resnet50-finetune.json"}
-    assert detectors <= set(changed) <= detectors | {"metrics/leaderboard.json"}
+    detectors = {"metrics/resnet50-finetune.json"}
+    assert detectors <= set(changed) <= detectors | {"metrics/champion.json"}
     assert "file://" in call(experiment, "dvc", "plots", "diff", "HEAD")
     page = (experiment / "dvc_plots/index.html").read_text()
     assert '"rev": "workspace"' in page
@@ -257,7 +255,7 @@ def test_the_ci_recipe_says_what_a_change_does_to_the_metrics(experiment: Path) 
         call(experiment, "env", "GITHUB_STEP_SUMMARY=/dev/null", "bash", "-euo", "pipefail", "-c", script)
         comments.append((experiment / "comment.md").read_text())
     call(experiment, "git", "reset", "-q", "--hard", head)
-    assert "| metrics/detectors/resnet50-finetune.json |" in comments[0]
+    assert "| metrics/resnet50-finetune.json |" in comments[0]
     assert "No committed metric changes." not in comments[0]
     assert comments[1].endswith("No committed metric changes.\n")
 
@@ -282,7 +280,7 @@ def test_the_notebook_runs_from_top_to_bottom(experiment: Path, monkeypatch: pyt
     text = "".join(output.get("text", "") for cell in cells for output in cell.outputs)
     images = [output for cell in cells for output in cell.outputs if "image/png" in output.get("data", {})]
     assert ran(text) == []  # all was made before
-    assert "metrics/detectors/resnet50-finetune.json" in text
+    assert "metrics/resnet50-finetune.json" in text
     assert len(images) == 2
     assert text.count("faces.zip/") == 80
     assert (experiment / "real-or-generated.zip").stat().st_size > 10**6

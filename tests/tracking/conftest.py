@@ -47,7 +47,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
         keras.Model(images, keras.layers.Activation("sigmoid", name="probability")(logit)).save(keras_file)
         edit(keras_file.with_suffix(".json"), model_sha256=sha256(keras_file))
     shutil.copy(folder / f"data/models/{WINNER}.keras", folder / "data/champion.keras")
-    write_json(folder / "metrics/leaderboard.json", {"champion": WINNER})
+    write_json(folder / "data/leaderboard.json", {"champion": WINNER})
     write_json(folder / "data/shards/shards.json", {"valid": {"sha256": "1" * 64}, "test": {"sha256": "2" * 64}})
     write_json(folder / "data/raw/source.json", {"source": "sample", "sha256": "5" * 64})
     (folder / "data/contact_sheet.jpg").write_bytes(b"\xff\xd8 not looked at \xff\xd9")
@@ -76,7 +76,7 @@ def write_detector(folder: Path, name: str, number: int) -> None:
     write_json(folder / f"data/models/{name}.json", record)
     figures = {"n": 250, "roc_auc": 0.8 + number / 100, "accuracy": 0.7, "threshold": 0.4, "recall_fake": 0.75}
     figures |= {"n_valid": 150, "valid_roc_auc": 0.9 if name == WINNER else 0.8}
-    write_json(folder / f"metrics/detectors/{name}.json", {**figures, "weights": "imagenet", "device": "CPU"})
+    write_json(folder / f"data/figures/{name}.json", {**figures, "weights": "imagenet", "device": "CPU"})
     calibration.write(folder / f"data/calibration/{name}.json", Calibration(1.5, 0.25, 0.5, 0.48, 0.6, 0.1, 0.5, 150))
     sheet = folder / f"data/explanations/{name}/sheet.jpg"
     sheet.parent.mkdir(parents=True)

@@ -95,7 +95,7 @@ def test_the_command_makes_one_complete_run_a_detector(written: Path, tmp_path: 
         assert (images.dataset.name, images.dataset.digest) == ("sample", "5" * 32)
         assert len(run.data.tags["params_digest"]) == 64
         assert run.data.tags["dvc_stage"] == "{1}@{0}".format(*name.split("-"))
-        metrics = json.loads((folder / f"metrics/detectors/{name}.json").read_text())
+        metrics = json.loads((folder / f"data/figures/{name}.json").read_text())
         assert {**run.data.metrics, **run.data.tags}.items() >= metrics.items()  # numbers here, words there
         assert run.data.metrics["fit/train_seconds"] == 12.5
         assert artifacts(client, run) == {
@@ -130,7 +130,7 @@ def test_a_description_that_a_person_wrote_stays(params: Params) -> None:
     client = mlflow_client()
     run_id = runs(client)["resnet50-finetune"].info.run_id
     client.set_tag(run_id, "mlflow.note.content", "Mine")
-    edit(Path("metrics/detectors/resnet50-finetune.json"), roc_auc=0.5)
+    edit(Path("data/figures/resnet50-finetune.json"), roc_auc=0.5)
     tracking.mirror(params)
     assert client.get_run(run_id).data.tags["mlflow.note.content"] == "Mine"
 
@@ -141,9 +141,7 @@ def test_a_changed_evaluation_updates_its_run_without_the_model(
     tracking.mirror(params)
     client = mlflow_client()
     before = held(client)
-    edit(
-        Path("metrics/detectors/resnet50-finetune.json"), roc_auc=0.5, brier=0.2
-    )  # lower: the latest counts, not the best
+    edit(Path("data/figures/resnet50-finetune.json"), roc_auc=0.5, brier=0.2)  # lower: the latest counts, not the best
     monkeypatch.setattr("mlflow.MlflowClient.log_model_artifacts", lambda *_: pytest.fail("the model was sent again"))
     tracking.mirror(params)
 
@@ -211,7 +209,7 @@ def test_tags_tell_where_a_detector_comes_from(params: Params, monkeypatch: pyte
     monkeypatch.setenv("DVC_EXP_NAME", "puffy-daks")
     weights = {"source": "random", "asked": "auto", "sha256": "3" * 64}
     edit(Path("data/models/resnet50-baseline.json"), weights=weights)
-    edit(Path("metrics/detectors/resnet50-baseline.json"), weights="random")
+    edit(Path("data/figures/resnet50-baseline.json"), weights="random")
     git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org"]
     for arguments in (["init", "-q"], ["add", "params.yaml"], ["commit", "-qm", "one"]):
         subprocess.run([*git, *arguments], check=True)
@@ -255,7 +253,7 @@ def test_a_temporary_experiment_sends_to_the_real_project(
 
 
 def test_a_detector_that_is_not_finished_is_left_out(params: Params) -> None:
-    Path("metrics/detectors/resnet50-finetune.json").unlink()
+    Path("data/figures/resnet50-finetune.json").unlink()
     tracking.mirror(params)
     assert set(runs(mlflow_client())) == {"resnet50-baseline"}
 

@@ -20,8 +20,8 @@ LOSER = "resnet50-baseline"
 def win(name: str, **figures: float) -> None:
     """As if `compare` had found another detector best."""
     shutil.copy(f"data/models/{name}.keras", "data/champion.keras")
-    edit(Path("metrics/leaderboard.json"), champion=name)
-    edit(Path(f"metrics/detectors/{name}.json"), **figures)
+    edit(Path("data/leaderboard.json"), champion=name)
+    edit(Path(f"data/figures/{name}.json"), **figures)
 
 
 def champion(client: Any) -> tuple[str, str]:
@@ -118,7 +118,7 @@ def test_figures_of_other_images_say_nothing(split: str, params: Params, capsys:
 
 def test_a_new_calibration_is_a_new_version_and_new_figures_are_not(params: Params) -> None:
     tracking.send(params)
-    edit(Path(f"metrics/detectors/{WINNER}.json"), roc_auc=0.77)
+    edit(Path(f"data/figures/{WINNER}.json"), roc_auc=0.77)
     tracking.send(params)
     client = mlflow_client()
     assert champion(client) == ("1", WINNER)
@@ -145,7 +145,7 @@ def test_a_card_that_is_too_long_for_the_registry_says_where_the_rest_is(params:
     assert description.endswith("(all of it is model_card.md of the run)")
 
 
-@pytest.mark.parametrize("missing", ["metrics/leaderboard.json", "data/champion.keras"])
+@pytest.mark.parametrize("missing", ["data/leaderboard.json", "data/champion.keras"])
 def test_without_a_winner_runs_are_sent_and_nothing_is_registered(
     missing: str, params: Params, capsys: pytest.CaptureFixture[str]
 ) -> None:
