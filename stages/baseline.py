@@ -59,7 +59,7 @@ def main() -> None:
     module = levels.Levels(assembly.backbone_module(model), **made_of["seen"])
     backbone = module.backbone(f"data/weights/{model}.weights.h5")
     assembly.save(module, backbone, head, Path(f"data/models/{model}-baseline.keras"))
-    training.write_history(Path(f"plots/{model}-baseline/history.csv"), journal)
+    training.write_history(Path(f"plots/detectors/{model}-baseline/history.csv"), journal)
     record.write(
         model,
         "baseline",

@@ -1,13 +1,15 @@
 """Stage `compare`: which detector is best, and is its lead real.
 
 Reads, for each detector of ``models`` in params.yaml, ``data/figures/M-P.json``, ``data/scores/M-P.parquet``,
-``plots/M-P/external.csv`` and ``data/models/M-P.keras``.
+``data/models/M-P.keras`` and the tables in ``plots/detectors/M-P/``.
 The champion is the one with the best AUC on the *validation* images: to choose on the test images and report on them
 would flatter it. All figures shown are of the test images. Writes
 
 - ``data/leaderboard.json``, ``plots/leaderboard.csv`` and ``plots/leaderboard.png``;
 - ``plots/differences.csv``: every pair of detectors, and whether their difference is real;
 - ``plots/cross_generator.csv``: all detectors on the test images and on other people's faces;
+- ``plots/TABLE.csv`` for the tables of ``OVERLAID``: all detectors' in one, for the figures that lay them over each
+  other;
 - ``data/champion.keras``, a copy of the best detector. Being DVC's, it is absent from a fresh clone: so the stage runs
   there, and shows what the clone has made, even if all figures are those that git brought along.
 """
@@ -58,6 +60,10 @@ CROSS = [
 ]
 
 CHAMPION = "data/champion.keras"
+OVERLAID = (
+    *("answers", "confusion", "deletion", "history", "operating_points", "pr"),
+    *("reliability", "report", "robustness", "roc", "scores"),
+)
 
 
 def leaderboard(models: Sequence[Model]) -> pd.DataFrame:
@@ -154,10 +160,22 @@ def others(pairs: pd.DataFrame) -> str:
 
 def cross_generator(detectors: list[str]) -> pd.DataFrame:
     """The figures of every detector on every set, a row each, the test images first."""
-    tables = [pd.read_csv(f"plots/{name}/external.csv").assign(detector=name) for name in detectors]
+    tables = [pd.read_csv(f"plots/detectors/{name}/external.csv").assign(detector=name) for name in detectors]
     table = pd.concat(tables, ignore_index=True)
     order = pd.Categorical(table["set"], table["set"].unique(), ordered=True)
     return table[["set", "detector", *CROSS]].iloc[np.argsort(order.codes, kind="stable")]
+
+
+def overlaid(table: str, models: Sequence[Model]) -> pd.DataFrame:
+    """A table of every detector, one below the other, cell by cell as it is; the column ``detector`` tells whose."""
+    rows = []
+    for name in (f"{model}-{phase}" for model in models for phase in get_args(Phase)):
+        path = f"plots/detectors/{name}/{table}.csv"
+        try:
+            rows.append(pd.read_csv(path, dtype=str, keep_default_na=False).assign(detector=name))
+        except FileNotFoundError:
+            raise UserError(f"{path} is missing; make it with `dvc repro`") from None
+    return pd.concat(rows)
 
 
 def empty_board(title: str, columns: Sequence[str]) -> Table:
@@ -210,6 +228,8 @@ def main() -> None:
     detectors = list(table["detector"])
     pairs = differences(same_images(detectors), table, params.evaluate)
     elsewhere = cross_generator(detectors)
+    tables = {name: overlaid(name, params.models) for name in OVERLAID}
+    tables |= {"leaderboard": table[SHOWN], "differences": pairs, "cross_generator": elsewhere}
 
     champion, lead = table.to_dict("records")[0], pairs.to_dict("records")[0]
     shown = {key: champion[key] for key in [*SHOWN[3:], "threshold", "loss", "eer"]}
@@ -224,11 +244,7 @@ def main() -> None:
         },
     )
     write_json("metrics/champion.json", figures.headline(champion))
-    for name, content in {
-        "leaderboard": table[SHOWN],
-        "differences": pairs,
-        "cross_generator": elsewhere,
-    }.items():
+    for name, content in tables.items():
         with publish(f"plots/{name}.csv") as part:
             content.to_csv(part, index=False, float_format="%.4g")
     with publish("plots/leaderboard.png") as part:

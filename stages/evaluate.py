@@ -6,8 +6,9 @@ thresholds, the calibration) is chosen on the validation images; every figure is
 - ``data/calibration/M-P.json``: how to read the detector's logits, for whatever shows a probability to a person, and
   how often its answers were wrong on the test images;
 - ``data/figures/M-P.json``: the figures of the test images; ``metrics/M-P.json``: the headline, for DVC's tables;
-- in ``plots/M-P/``, of the test images ``roc.csv``, ``pr.csv``, ``scores.csv`` (histogram), ``confusion.csv``,
-  ``report.csv`` (per class), ``operating_points.csv``, ``answers.csv`` (real, uncertain, fake) and ``reliability.csv``;
+- in ``plots/detectors/M-P/``, of the test images ``roc.csv``, ``pr.csv``, ``scores.csv`` (histogram),
+  ``confusion.csv``, ``report.csv`` (per class), ``operating_points.csv``, ``answers.csv`` (real, uncertain, fake) and
+  ``reliability.csv``;
 - there too, one row a condition with all figures and intervals: ``robustness.csv`` (the same test images, spoilt) and
   ``external.csv`` (the test images, then other people's faces).
 
@@ -209,7 +210,7 @@ def main() -> None:
         "device": record["device"],
     }
     for plot, table in tables.items():
-        with publish(f"plots/{name}/{plot}.csv") as part:
+        with publish(f"plots/detectors/{name}/{plot}.csv") as part:
             table.to_csv(part, index=False, float_format="%.4g")
     calibration.write(f"data/calibration/{name}.json", measured(reading, elsewhere[0]))
     write_json(f"data/figures/{name}.json", metrics)

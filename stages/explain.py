@@ -5,8 +5,8 @@ Reads ``data/models/M-P.keras``, the test images in ``data/shards/``, their ``da
 (:func:`stages.detectors.assembly.with_evidence`); here evidence counts from the threshold, so that its mean is above 0
 where the answer is fake. Writes, in ``data/explanations/M-P/``, ``sheet.jpg``, faces with their evidence (right answers
 drawn by a seed, and the most confident wrong ones), and ``explanations.json``, what the sheet shows and the figures of
-the check; and ``plots/M-P/deletion.csv``, the check: what answers lose when the places that speak most for them are
-deleted, and what when as many random ones are.
+the check; and ``plots/detectors/M-P/deletion.csv``, the check: what answers lose when the places that speak most for
+them are deleted, and what when as many random ones are.
 """
 
 import textwrap
@@ -84,7 +84,7 @@ def main() -> None:
             "deletion": check,
         },
     )
-    with publish(f"plots/{detector}/deletion.csv") as part:
+    with publish(f"plots/detectors/{detector}/deletion.csv") as part:
         table = deletion.curves(drops, evidence[0].size, params.evaluate.confidence)
         table.to_csv(part, index=False, float_format="%.4g")
     print(f"{detector}: {check['sentence']}")

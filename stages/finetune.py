@@ -84,7 +84,7 @@ def main() -> None:
 
     # The detector and its record.
     assembly.save(module, backbone, assembly.settled(head), Path(f"data/models/{model}-finetune.keras"))
-    training.write_history(Path(f"plots/{model}-finetune/history.csv"), journal)
+    training.write_history(Path(f"plots/detectors/{model}-finetune/history.csv"), journal)
     record.write(
         model,
         "finetune",

@@ -87,7 +87,7 @@ def read_detector(name: str) -> dict[str, Any]:
         "record": read_json(f"data/models/{name}.json"),
         "calibration": read_json(f"data/calibration/{name}.json"),
         "explanations": read_json(f"data/explanations/{name}/explanations.json"),
-        **{table: pd.read_csv(f"plots/{name}/{table}.csv", dtype={"level": str}) for table in TABLES},
+        **{table: pd.read_csv(f"plots/detectors/{name}/{table}.csv", dtype={"level": str}) for table in TABLES},
     }
 
 

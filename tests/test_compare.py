@@ -52,6 +52,8 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
         record.write_text(json.dumps({"weights": {"source": "random"}, "device": "CPU"}))
         monkeypatch.setattr(sys, "argv", ["evaluate", *name.split("-")])
         evaluate.main()
+        for table in ("deletion", "history"):
+            Path(f"plots/detectors/{name}/{table}.csv").write_text(f"of\n{table} of {name}\n")
 
     return detector
 
@@ -188,7 +190,14 @@ def test_detectors_that_saw_different_images_are_refused(write: Write) -> None:
     assert_nothing_written()
 
 
-@pytest.mark.parametrize("missing", ["data/figures/resnet50-finetune.json", "data/scores/resnet50-finetune.parquet"])
+@pytest.mark.parametrize(
+    "missing",
+    [
+        "data/figures/resnet50-finetune.json",
+        "data/scores/resnet50-finetune.parquet",
+        "plots/detectors/resnet50-finetune/deletion.csv",
+    ],
+)
 def test_a_detector_without_its_files_is_refused(write: Write, missing: str) -> None:
     write("resnet50-baseline", valid=1, test=1)
     write("resnet50-finetune", valid=2, test=2)
@@ -246,7 +255,7 @@ def test_all_detectors_are_shown_on_other_peoples_faces(write: Write, capsys: py
         ("other", "resnet50-finetune"),
         ("other", "resnet50-baseline"),
     ]
-    own = pd.read_csv("plots/resnet50-finetune/external.csv").set_index("set")
+    own = pd.read_csv("plots/detectors/resnet50-finetune/external.csv").set_index("set")
     assert table["recall_fake"][2] == own.loc["other", "recall_fake"]
     said = capsys.readouterr().out
     assert "At the same thresholds, on other people's faces" in said
@@ -274,3 +283,15 @@ def test_of_the_other_pairs_it_names_those_that_may_differ_by_chance(
     rows = [("a", "b", 0.1, 0.2), ("b", "c", *leads[0]), ("c", "d", *leads[1])]
     pairs = pd.DataFrame(rows, columns=["first", "second", "lead_low", "lead_high"])
     assert compare.others(pairs.assign(real=(pairs["lead_low"] > 0) | (pairs["lead_high"] < 0))) == said
+
+
+def test_a_table_of_all_detectors_has_the_cells_of_each(write: Write) -> None:
+    for number, name in enumerate(("resnet50-baseline", "resnet50-finetune")):
+        write(name, valid=1, test=1, seed=number)
+    compare.main()
+    for table in compare.OVERLAID:
+        every = pd.read_csv(f"plots/{table}.csv", dtype=str, keep_default_na=False)
+        for name in ("resnet50-baseline", "resnet50-finetune"):
+            own = pd.read_csv(f"plots/detectors/{name}/{table}.csv", dtype=str, keep_default_na=False)
+            rows = every.loc[every["detector"] == name, own.columns]
+            assert rows.to_numpy().tolist() == own.to_numpy().tolist()

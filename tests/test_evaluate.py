@@ -135,7 +135,7 @@ def test_tables_have_the_columns_that_plots_are_drawn_of(
     scores: pd.DataFrame, run_evaluate: Callable[[], dict[str, Any]]
 ) -> None:
     metrics = run_evaluate()
-    tables = {path.stem: pd.read_csv(path) for path in Path(f"plots/{NAME}").iterdir()}
+    tables = {path.stem: pd.read_csv(path) for path in Path(f"plots/detectors/{NAME}").iterdir()}
     assert {name: list(table.columns) for name, table in tables.items()} == {
         "roc": ["false_positive_rate", "true_positive_rate", "threshold"],
         "pr": ["recall", "precision", "threshold"],
@@ -169,7 +169,7 @@ def test_tables_have_the_columns_that_plots_are_drawn_of(
 
 
 def read_plot(name: str, index: str) -> pd.DataFrame:
-    return pd.read_csv(f"plots/{NAME}/{name}.csv").set_index(index)
+    return pd.read_csv(f"plots/detectors/{NAME}/{name}.csv").set_index(index)
 
 
 def test_calibration_comes_from_the_validation_images_and_is_kept_for_others(
@@ -249,7 +249,7 @@ def test_robustness_begins_with_the_same_images_as_they_are(
     scores: pd.DataFrame, run_evaluate: Callable[[], dict[str, Any]]
 ) -> None:
     metrics = run_evaluate()
-    table = pd.read_csv(f"plots/{NAME}/robustness.csv", dtype={"level": str})
+    table = pd.read_csv(f"plots/detectors/{NAME}/robustness.csv", dtype={"level": str})
     assert list(zip(table["corruption"], table["level"], strict=True)) == [
         ("jpeg", "clean"),
         ("jpeg", "90"),
@@ -285,7 +285,7 @@ def test_without_stress_the_table_has_its_columns_and_no_rows(
 ) -> None:
     scores[scores["condition"] == "clean"].to_parquet(SCORES)
     run_evaluate()
-    table = pd.read_csv(f"plots/{NAME}/robustness.csv")
+    table = pd.read_csv(f"plots/detectors/{NAME}/robustness.csv")
     assert list(table.columns[:3]) == ["corruption", "level", "strength"]
     assert len(table) == 0
 

@@ -86,7 +86,7 @@ def read_json(path):
 
 
 def read_history(phase):
-    with Path(f"plots/{MODEL}-{phase}/history.csv").open(newline="", encoding="utf-8") as file:
+    with Path(f"plots/detectors/{MODEL}-{phase}/history.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
@@ -131,7 +131,7 @@ def test_the_stages_leave_their_files_and_nothing_else(project):
             *[f"data/features/{MODEL}/{split}.{kind}.npy" for split in ("train", "valid") for kind in KINDS],
             *[f"data/models/{MODEL}-{phase}.{kind}" for phase in PHASES for kind in ("keras", "json")],
             *[f"data/scores/{MODEL}-{phase}.parquet" for phase in PHASES],
-            *[f"plots/{MODEL}-{phase}/history.csv" for phase in PHASES],
+            *[f"plots/detectors/{MODEL}-{phase}/history.csv" for phase in PHASES],
         ]
     )
 
@@ -286,7 +286,7 @@ def published():
 
 
 def history():
-    rows = training.read_history(Path(f"plots/{MODEL}-finetune/history.csv"))
+    rows = training.read_history(Path(f"plots/detectors/{MODEL}-finetune/history.csv"))
     return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
 
 
@@ -374,7 +374,7 @@ def test_a_kill_between_journal_and_backup_draws_the_same_crops_again(small, noi
 
 def test_a_baseline_that_was_killed_draws_the_batches_that_it_would_have_drawn(small, command, monkeypatch):
     small(epochs=1)  # only for the parameters
-    plot = Path(f"plots/{MODEL}-baseline/history.csv")
+    plot = Path(f"plots/detectors/{MODEL}-baseline/history.csv")
     whole = training.read_history(plot)
     with monkeypatch.context() as patch:
         interrupt(patch, 1)

@@ -41,37 +41,37 @@ def tables() -> dict[str, pd.DataFrame]:
     """All tables that stages write for plots, by their paths, made of 200 test images a detector."""
     random = np.random.default_rng(0)
     label = (np.arange(200) % 2).astype(np.int8)
-    found: dict[str, pd.DataFrame] = {}
+    of_all: dict[str, list[pd.DataFrame]] = {}
     board = []
     for number, name in enumerate(DETECTORS):
+        own = {}
         score = 1 / (1 + np.exp(-random.normal(size=200) - (1 + number) * (label - 0.5)))
-        found[f"plots/{name}/roc.csv"] = curves.roc(label, score)
-        found[f"plots/{name}/pr.csv"] = curves.precision_recall(label, score)
-        found[f"plots/{name}/scores.csv"] = curves.histogram(label, score)
-        found[f"plots/{name}/confusion.csv"] = curves.confusion(label, score, 0.4)
-        found[f"plots/{name}/report.csv"] = curves.report(label, score, {"validation": 0.4, "0.5": 0.5})
+        own["roc"] = curves.roc(label, score)
+        own["pr"] = curves.precision_recall(label, score)
+        own["scores"] = curves.histogram(label, score)
+        own["confusion"] = curves.confusion(label, score, 0.4)
+        own["report"] = curves.report(label, score, {"validation": 0.4, "0.5": 0.5})
         logit = np.log(score / (1 - score))
         threshold = thresholds.best_balanced(label, score)
         reading = calibration.fit(label, logit, threshold, 0.05)
         images = Scores(np.arange(200).astype(np.str_), label, logit, score)
         every = evaluate.figures_of(images, reading, 0.9, SETTINGS)
-        found[f"plots/{name}/answers.csv"] = curves.answers(label, reading.verdict(logit))
+        own["answers"] = curves.answers(label, reading.verdict(logit))
         probabilities = {"raw": score, "calibrated": reading.probability(logit)}
-        found[f"plots/{name}/reliability.csv"] = curves.reliability(label, probabilities, 0.95)
-        found[f"plots/{name}/operating_points.csv"] = evaluate.operating_points(images, images, threshold, SETTINGS)
+        own["reliability"] = curves.reliability(label, probabilities, 0.95)
+        own["operating_points"] = evaluate.operating_points(images, images, threshold, SETTINGS)
         levels = [("jpeg", "clean"), ("jpeg", "90"), ("jpeg", "50"), ("blur", "clean"), ("blur", "2")]
-        found[f"plots/{name}/robustness.csv"] = pd.DataFrame(
-            [{"corruption": kind, "level": level, **every} for kind, level in levels]
-        )
+        own["robustness"] = pd.DataFrame([{"corruption": kind, "level": level, **every} for kind, level in levels])
         only_fakes = every | {figure: np.nan for figure in every if "auc" in figure or "false_positive" in figure}
-        found[f"plots/{name}/external.csv"] = pd.DataFrame(
-            [{"set": "test", **every}, {"set": "generator", **only_fakes}]
-        )
+        own["cross_generator"] = pd.DataFrame([{"set": "test", **every}, {"set": "generator", **only_fakes}])
         drops = random.normal(size=(200, 1 + deletion.DRAWS, 3)) + 1 + number
-        found[f"plots/{name}/deletion.csv"] = deletion.curves(drops, 64, 0.95)
-        found[f"plots/{name}/history.csv"] = history(first_epoch=1 if name.endswith("finetune") else 0)
+        own["deletion"] = deletion.curves(drops, 64, 0.95)
+        own["history"] = history(first_epoch=1 if name.endswith("finetune") else 0)
+        for table, rows in own.items():
+            of_all.setdefault(table, []).append(rows.assign(detector=name))
         row = {"detector": name, "n": 200, "roc_auc": 0.6 + number / 10, "accuracy": 0.55 + number / 10}
         board.append(row | {f"{f}{end}": row[f] + by for f in ("roc_auc", "accuracy") for end, by in ENDS.items()})
+    found = {f"plots/{table}.csv": pd.concat(every, ignore_index=True) for table, every in of_all.items()}
     found["plots/leaderboard.csv"] = pd.DataFrame(board)
     pairs = pd.DataFrame(
         [{"pair": f"{one} over {other}", "lead": 0.02, "n": 200} for one, other in combinations(reversed(DETECTORS), 2)]
@@ -105,7 +105,7 @@ def figure(title: str, *revisions: str) -> dict[str, Any]:
     """A figure of dvc.yaml as Vega-Lite, filled by DVC's own renderer, with DVC's strings for cells."""
     props = FIGURES[title]
     points = [
-        {**row, "rev": revision, "filename": path.removeprefix("plots/")}
+        {**row, "rev": revision}
         for revision in revisions or ["workspace"]
         for path in props["y"]
         for row in csv.DictReader(io.StringIO(TABLES[path].to_csv(index=False)))
@@ -167,8 +167,9 @@ def test_detectors_whose_evidence_was_checked_on_other_numbers_of_images_keep_th
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Vega mixes up the panels of a grid of facets in which some are empty."""
-    path = "plots/resnet50-finetune/deletion.csv"
-    monkeypatch.setitem(TABLES, path, TABLES[path].assign(n=12))
+    path = "plots/deletion.csv"
+    table = TABLES[path]
+    monkeypatch.setitem(TABLES, path, table.assign(n=table["n"].where(table["detector"] != "resnet50-finetune", 12)))
     heads = re.findall(r">workspace \((\d+) test images\), ([^<]*)<", draw(*titled("deletion")))
     assert heads == [("12" if name == "resnet50-finetune" else "200", name) for name in DETECTORS]
 
@@ -177,7 +178,7 @@ def test_detectors_whose_evidence_was_checked_on_other_numbers_of_images_keep_th
 def test_a_revision_that_lacks_a_detector_leaves_the_other_panels_their_names(title: str) -> None:
     content = figure(title, "main", "experiment")
     values = content["data"]["values"]
-    content["data"]["values"] = [v for v in values if v["rev"] == "main" or DETECTORS[0] not in v["filename"]]
+    content["data"]["values"] = [v for v in values if v["rev"] == "main" or v["detector"] != DETECTORS[0]]
     svg: str = vl_convert.vegalite_to_svg(content, vl_version=VEGA_LITE)
     heads = re.findall(r">(main|experiment) \(200 test images\), ([^<]*)<", svg)
     assert heads == [("main", name) for name in DETECTORS] + [("experiment", name) for name in DETECTORS[1:]]
@@ -200,7 +201,7 @@ def test_training_curves_leave_out_the_epoch_that_has_no_training() -> None:
 
 def test_confusion_shows_counts_and_shares() -> None:
     svg = draw("Confusion matrix at the validation threshold, test images")
-    cells = TABLES["plots/resnet50-baseline/confusion.csv"]
+    cells = TABLES["plots/confusion.csv"]
     for count, share in zip(cells["count"], cells["share"], strict=True):
         assert f"{count} ({share:.1%})" in svg
 

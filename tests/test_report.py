@@ -74,10 +74,10 @@ def make(
             Image.new("RGB", (40, 30), "grey").save(f"data/explanations/{name}/sheet.jpg")
             steps = {"deleted": [0.25, 0.5], "drop": [0.4, 0.7], "low": [0.3, 0.5], "high": [0.5, 0.9], "n": 24}
             orders = [pd.DataFrame(steps).assign(order=order) for order in ("evidence", "random")]
-            pd.concat(orders).to_csv(f"plots/{name}/deletion.csv", index=False)
+            pd.concat(orders).to_csv(f"plots/detectors/{name}/deletion.csv", index=False)
             columns = ["loss", "accuracy", "val_loss", "val_accuracy", "val_auc"]
             history = pd.DataFrame({"epoch": [0, 1]} | {column: [0.5, 0.6] for column in columns})
-            history.to_csv(f"plots/{name}/history.csv", index=False)
+            history.to_csv(f"plots/detectors/{name}/history.csv", index=False)
         compare.main()
         write("data/raw/source.json", {"source": source, "sha256": "ab" * 32, "licence": "<mine>"})
         write("metrics/data.json", AUDIT | audit)
@@ -131,7 +131,7 @@ def test_the_numbers_of_the_page_are_those_of_the_metrics_files(page: str) -> No
 
 def test_other_peoples_faces_are_shown_with_what_is_unknown_left_open(page: str) -> None:
     rows = {(row[0], row[1]): row for row in cells(page, "cross-table")}
-    table = pd.read_csv("plots/resnet50-finetune/external.csv").set_index("set").loc["elsewhere"]
+    table = pd.read_csv("plots/detectors/resnet50-finetune/external.csv").set_index("set").loc["elsewhere"]
     row = rows["elsewhere (0/120)", "resnet50-finetune"]
     assert row[2] == row[4] == "–"  # there are no reals
     assert row[3] == interval(table, "recall_fake")
@@ -232,7 +232,10 @@ def test_a_card_for_each_detector_that_hubs_can_read(page: str) -> None:
         assert front["license"] == "other"  # nobody said what the licence of the faces is
         for heading in ("Model details", "Intended use", "Factors", "Metrics", "Quantitative analyses", "Ethical"):
             assert f"\n## {heading}" in card
-        assert f"| elsewhere | 0/120 | – | {pd.read_csv(f'plots/{name}/external.csv')['recall_fake'][1]:.4f}" in card
+        assert (
+            f"| elsewhere | 0/120 | – | {pd.read_csv(f'plots/detectors/{name}/external.csv')['recall_fake'][1]:.4f}"
+            in card
+        )
         assert "\n\n\n\n" not in card
 
 

@@ -31,10 +31,9 @@ body { max-width: 1240px; margin: 0 auto; padding: 1.5rem; font: 15px/1.5 system
 h1 { font-size: 1.5rem; margin: 0 0 .5rem; }
 header p { max-width: 50rem; margin: 0 0 .6rem; }
 header { color: #333; }
-main, #files { display: flex; flex-wrap: wrap; align-items: flex-start; gap: 2rem 2.5rem; margin: 1.5rem 0; }
-main > div, #files > div { max-width: 100%; overflow-x: auto; border: 0 !important; }
+main { display: flex; flex-wrap: wrap; align-items: flex-start; gap: 2rem 2.5rem; margin: 1.5rem 0; }
+main > div { max-width: 100%; overflow-x: auto; border: 0 !important; }
 img { max-width: 100%; }
-#fold > summary { cursor: pointer; font-weight: 600; color: #333; }
 </style>
 <script>
 (() => {
@@ -47,26 +46,13 @@ BUNDLE
 <h1>Real faces from generated ones</h1>
 <p>Each detector has one colour in all figures that show several. Fake is the positive class: a score is P(fake), and
 recall is the share of fakes found. Figures of test images were made after training, with the threshold chosen on the
-validation images; curves of training images are of augmented ones, with dropout.</p>
+validation images; curves of training images are of random crops.</p>
 <p>When revisions are compared (<code>dvc plots diff</code>), dashes, shapes or rows tell them apart. Point at a figure
 for its numbers; drag moves a curve, shift and the wheel zoom, a double click brings it back.</p>
 </header>
 <main>
 {plot_divs}
 </main>
-<details id="fold" hidden>
-<summary>The same figures, file by file</summary>
-<div id="files"></div>
-</details>
-<script>
-// DVC draws each file once more beside the figures that combine them: fold those away, unless only they were asked for.
-const figures = [...document.querySelector("main").children];
-const files = figures.filter((figure) => figure.id.startsWith("plots_"));
-if (files.length < figures.length) {
-  document.getElementById("files").append(...files);
-  document.getElementById("fold").hidden = files.length === 0;
-}
-</script>
 </body>
 </html>
 """

@@ -66,7 +66,7 @@ def ours() -> tuple[float, float]:
     run_here("baseline", MODEL)
     seconds = perf_counter() - start
     best = read_json(f"data/models/{MODEL}-baseline.json")["best_epoch"]
-    rows = training.read_history(Path(f"plots/{MODEL}-baseline/history.csv"))
+    rows = training.read_history(Path(f"plots/detectors/{MODEL}-baseline/history.csv"))
     return seconds, next(float(row["val_accuracy"] or 0) for row in rows if row["epoch"] == best)
 
 

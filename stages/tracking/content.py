@@ -49,7 +49,7 @@ class Detector:
     @property
     def plots(self) -> Path:
         """The folder of its tables."""
-        return Path(f"plots/{self.name}")
+        return Path(f"plots/detectors/{self.name}")
 
 
 class Point(NamedTuple):
@@ -70,7 +70,7 @@ def detectors(params: Params) -> Iterator[Detector]:
         for phase in get_args(Phase):
             name = f"{model}-{phase}"
             record, metrics = Path(f"data/models/{name}.json"), Path(f"data/figures/{name}.json")
-            history, calibration = Path(f"plots/{name}/history.csv"), Path(f"data/calibration/{name}.json")
+            history, calibration = Path(f"plots/detectors/{name}/history.csv"), Path(f"data/calibration/{name}.json")
             needed = (record.with_suffix(".keras"), record, metrics, history, calibration, DATA_SOURCE)
             if not all(path.exists() for path in needed):
                 continue

@@ -1,4 +1,4 @@
-"""The figures of a run in MLflow, drawn from the tables in ``plots/M-P/``."""
+"""The figures of a run in MLflow, drawn from the tables in ``plots/detectors/M-P/``."""
 
 from collections.abc import Callable
 from functools import partial

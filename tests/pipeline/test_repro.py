@@ -81,7 +81,7 @@ def test_one_command_makes_four_compared_detectors(project: Path, first: str) ->
         assert metrics["weights"] == "random"
         plots = ("history", "roc", "pr", "confusion", "scores", "report", "operating_points", "answers", "reliability")
         for plot in (*plots, "robustness", "external", "deletion"):
-            assert len(pd.read_csv(project / f"plots/{name}/{plot}.csv")) > 0
+            assert len(pd.read_csv(project / f"plots/detectors/{name}/{plot}.csv")) > 0
         assert (project / f"data/explanations/{name}/sheet.jpg").is_file()
     board = json.loads((project / "data/leaderboard.json").read_text())
     assert board["champion"] in DETECTORS

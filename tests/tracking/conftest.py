@@ -85,26 +85,28 @@ def write_detector(folder: Path, name: str, number: int) -> None:
     if phase == "baseline":
         history.insert(0, [0, "", "", 0.9, 0.5, 0.5, "", ""])
     header = "epoch,loss,accuracy,val_loss,val_accuracy,val_auc,learning_rate,seconds"
-    write_csv(folder / f"plots/{name}/history.csv", header, history)
+    write_csv(folder / f"plots/detectors/{name}/history.csv", header, history)
     curve = [[share / 10, (share / 10) ** 0.4, 1 - share / 10] for share in range(11)]
-    write_csv(folder / f"plots/{name}/roc.csv", "false_positive_rate,true_positive_rate,threshold", curve)
+    write_csv(folder / f"plots/detectors/{name}/roc.csv", "false_positive_rate,true_positive_rate,threshold", curve)
     curve = [[share / 10, 1 - share / 20, 1 - share / 10] for share in range(11)]
-    write_csv(folder / f"plots/{name}/pr.csv", "recall,precision,threshold", curve)
+    write_csv(folder / f"plots/detectors/{name}/pr.csv", "recall,precision,threshold", curve)
     cells = [
         ["real", "real", 90, 0.72],
         ["real", "fake", 35, 0.28],
         ["fake", "real", 31, 0.25],
         ["fake", "fake", 94, 0.75],
     ]
-    write_csv(folder / f"plots/{name}/confusion.csv", "actual,predicted,count,share", cells)
+    write_csv(folder / f"plots/detectors/{name}/confusion.csv", "actual,predicted,count,share", cells)
     bins = [
         [actual, low / 5, low / 5 + 0.2, 25, (low if actual == "fake" else 4 - low) / 10]
         for actual in ("real", "fake")
         for low in range(5)
     ]
-    write_csv(folder / f"plots/{name}/scores.csv", "actual,low,high,count,share", bins)
+    write_csv(folder / f"plots/detectors/{name}/scores.csv", "actual,low,high,count,share", bins)
     report = [["real", "validation", 0.4, 0.7, 0.7, 0.7, 125], ["fake", "validation", 0.4, 0.7, 0.7, 0.7, 125]]
-    write_csv(folder / f"plots/{name}/report.csv", "class,threshold_name,threshold,precision,recall,f1,n", report)
+    write_csv(
+        folder / f"plots/detectors/{name}/report.csv", "class,threshold_name,threshold,precision,recall,f1,n", report
+    )
 
 
 def write_csv(path: Path, header: str, rows: list[list[Any]]) -> None:
