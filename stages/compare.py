@@ -207,7 +207,7 @@ def show_elsewhere(table: pd.DataFrame, confidence: float) -> None:
         return
     board = empty_board(
         f"At the same thresholds, on other people's faces, with {confidence * 100:g} % intervals",
-        ("Set (real/fake), detector", "AUC", "Fakes found", "Reals called fake"),
+        ("Set (real/fake)", "AUC", "Fakes found", "False alarms"),
     )
     for name, rows in table.groupby("set", sort=False):
         board.add_row(f"{name} ({rows['n_real'].iloc[0]}/{rows['n_fake'].iloc[0]})", style="bold")

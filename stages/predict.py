@@ -24,7 +24,7 @@ from stages.photos.exported import Detector
 from stages.photos.inputs import photos
 
 FIELDS = (
-    "file", "face", "left", "top", "right", "bottom", "probability", "verdict",
+    "file", "face", "left", "top", "right", "bottom", "enlarged", "probability", "verdict",
     "real_below", "fake_from", "detector", "model", "error",
 )  # fmt: skip
 UNREAD = 3  # exit code
@@ -109,7 +109,8 @@ def row(answer: Answer, detectors: Sequence[Detector]) -> dict[str, Any]:
     names, models = ("+".join(parts) for parts in zip(*((d.name, d.sha256) for d in detectors), strict=True))
     verdict, error = answer.verdict or None, answer.error or None
     values = (
-        answer.file, answer.face or None, *box, probability, verdict, real_below, fake_from, names, models, error,
+        answer.file, answer.face or None, *box, answer.enlarged if answer.face else None, probability, verdict,
+        real_below, fake_from, names, models, error,
     )  # fmt: skip
     return dict(zip(FIELDS, values, strict=True))
 
@@ -127,13 +128,18 @@ def write_table(stream: Iterator[Answer], detectors: Sequence[Detector], out: Te
     table.add_column("Face, px", no_wrap=True)
     table.add_column("P(fake)", justify="right", no_wrap=True)
     table.add_column("Answer", overflow="fold")
+    enlarged = False
     for answer in stream:
         place = "{}–{}, {}–{}".format(*(answer.box[i] for i in (0, 2, 1, 3))) if answer.box else ""
+        place += " *" if answer.enlarged else ""
+        enlarged |= answer.enlarged
         probability = f"{answer.judgement.probability:.3f}" if answer.judgement else ""
         said = Text(answer.error or answer.verdict, "red" if answer.error else colours.get(answer.verdict, ""))
         table.add_row(Text(answer.file), place, probability, said)
     console = Console(file=out)
     console.print(table)
+    if enlarged:
+        console.print("* enlarged: the photo shows the face in fewer pixels than the detector takes", soft_wrap=True)
     for detector in detectors:
         console.print(f"{detector.name}, model {detector.sha256[:12]}: {promise(detector)}", soft_wrap=True)
     console.print(CAVEAT, soft_wrap=True)

@@ -260,6 +260,11 @@ def test_all_detectors_are_shown_on_other_peoples_faces(write: Write, capsys: py
     said = capsys.readouterr().out
     assert "At the same thresholds, on other people's faces" in said
     assert "other (40/40)" in said
+    rows = [line.rstrip() for line in said.splitlines() if line.startswith(" " * 3 + "resnet50")]
+    longer = len("densenet121") - len("resnet50")
+    assert len(rows) == 4
+    assert max(map(len, rows)) + longer <= 80
+    assert "…" not in said
 
 
 def test_without_external_sets_nothing_is_said_of_them(write: Write, capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,8 +27,7 @@ CHAMPION, OTHER = "densenet121-baseline", "densenet121-finetune"
 def ask(bright, tmp_path, monkeypatch, command, capsys):
     """A function that runs predict in the project, from a folder of photos, and returns its exit code and output."""
     monkeypatch.chdir(tmp_path)
-    for name in ("data", "metrics"):
-        Path(name).symlink_to(bright / name)
+    Path("data").symlink_to(bright / "data")
     Path("photos").mkdir()
 
     def ask(*arguments):
@@ -122,12 +121,26 @@ def test_no_face_is_an_answer_and_not_an_error(ask, noise):
 def test_every_face_of_a_photo_gets_a_row_with_its_place(ask, portrait):
     crowd = Image.new("RGB", (3 * 512, 2 * 600))
     for number in range(6):
-        crowd.paste(portrait, (number % 3 * 512, number // 3 * 600))
+        crowd.paste(portrait, (number % 3 * 512, number // 3 * 600 + (-40, 30, -10)[number % 3]))
     crowd.save("crowd.jpg")
     found = rows(ask("crowd.jpg", "--format", "csv")[1])
-    assert sorted(int(row["face"]) for row in found) == [1, 2, 3, 4, 5, 6]
-    cells = {(int(row["left"]) // 512, int(row["top"]) // 600) for row in found}
-    assert cells == {(column, line) for column in range(3) for line in range(2)}
+    assert [int(row["face"]) for row in found] == [1, 2, 3, 4, 5, 6]
+    cells = [((int(row["top"]) + int(row["bottom"])) // 1200, int(row["left"]) // 512) for row in found]
+    assert cells == [(line, column) for line in range(2) for column in range(3)]  # as one reads
+
+
+def test_a_face_of_fewer_pixels_than_the_detector_takes_is_marked(ask, portrait):
+    portrait.save("large.png")
+    portrait.resize((62, 72), Image.Resampling.LANCZOS).save("small.png")
+    code, output = ask("large.png", "small.png", "--format", "csv")
+    assert code == 0
+    assert [(row["file"], row["enlarged"]) for row in rows(output)] == [("large.png", "False"), ("small.png", "True")]
+    face("icon.png", BRIGHT, 32)
+    assert rows(ask("icon.png", "--faces", "whole", "--format", "csv")[1])[0]["enlarged"] == "True"
+    table = ask("large.png", "small.png")[1]
+    assert table.count(" *") == 1
+    assert "* enlarged: the photo shows the face in fewer pixels" in table
+    assert "enlarged" not in ask("large.png")[1]
 
 
 def test_faces_whole_takes_any_picture_for_a_face(ask):

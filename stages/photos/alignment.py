@@ -24,6 +24,12 @@ def quad(face: Face) -> Points:
     return np.stack([centre - x - y, centre - x + y, centre + x + y, centre + x - y])
 
 
+def side(face: Face) -> float:
+    """The side of FFHQ's crop in px of the picture: below the detector's size, the face is enlarged."""
+    corners = quad(face)
+    return float(np.hypot(*(corners[3] - corners[0])))
+
+
 def align(picture: Image.Image, face: Face, size: int) -> Image.Image:
     """The face, upright, as FFHQ crops it: RGB, ``size × size``.
 
@@ -31,15 +37,15 @@ def align(picture: Image.Image, face: Face, size: int) -> Image.Image:
     also blurs it).
     """
     corners = quad(face)
-    side = float(np.hypot(*(corners[3] - corners[0])))
-    low, high = np.floor(corners.min(axis=0) - side * 0.1), np.ceil(corners.max(axis=0) + side * 0.1)
+    margin = side(face) * 0.1
+    low, high = np.floor(corners.min(axis=0) - margin), np.ceil(corners.max(axis=0) + margin)
     window = np.concatenate([np.clip(low, 0, None), np.minimum(high, picture.size)]).astype(int)
     part = picture.crop((int(window[0]), int(window[1]), int(window[2]), int(window[3])))
     before, after = window[:2] - low, high - window[2:]
     pad = np.stack([before, after]).astype(int)
     pixels = np.pad(np.asarray(part), [tuple(pad[:, 1]), tuple(pad[:, 0]), (0, 0)], mode="reflect")
     corners = corners - low
-    if (shrink := int(side / size * 0.5)) > 1:
+    if (shrink := int(side(face) / size * 0.5)) > 1:
         pixels = np.asarray(Image.fromarray(pixels).reduce(shrink))
         corners = corners / shrink
     big = size * SUPERSAMPLING
@@ -56,7 +62,7 @@ def whole(picture: Image.Image, size: int) -> Image.Image:
     """
     if picture.size == (size, size):
         return picture
-    side = min(picture.size)
-    left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    square = picture.crop((left, top, left + side, top + side))  # or the filter would reach beyond it
+    shorter = min(picture.size)
+    left, top = (picture.width - shorter) // 2, (picture.height - shorter) // 2
+    square = picture.crop((left, top, left + shorter, top + shorter))  # or the filter would reach beyond it
     return square.resize((size, size), Image.Resampling.BILINEAR)

@@ -36,12 +36,16 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One row. ``face`` counts the faces of a photo from 1; 0 where there is none, or the photo was not read."""
+    """One row. ``face`` counts the faces of a photo from 1; 0 where there is none, or the photo was not read.
+
+    ``enlarged``: the photo shows the face in fewer pixels than the detector takes, so its finest traces are missing.
+    """
 
     file: str
     face: int = 0
     box: Box | None = None
     judgement: Judgement | None = None
+    enlarged: bool = False
     error: str = ""
 
     @property
@@ -70,13 +74,15 @@ def answers(photo: Photo, detectors: Sequence[Detector], faces: Faces) -> Iterat
     size = one_size(detectors)
     picture = Image.fromarray(photo.pixels)
     if faces == "whole" or (faces == "auto" and picture.size == (size, size)):
-        yield Answer(photo.name, 1, (0, 0, *picture.size), judge(alignment.whole(picture, size), detectors))
+        crop = alignment.whole(picture, size)
+        yield Answer(photo.name, 1, (0, 0, *picture.size), judge(crop, detectors), enlarged=min(picture.size) < size)
         return
     found = finder.find(picture)
     for number, face in enumerate(found, start=1):
         low, high = np.clip(np.rint(face.box).astype(int).reshape(2, 2), 0, picture.size)
         box = int(low[0]), int(low[1]), int(high[0]), int(high[1])
-        yield Answer(photo.name, number, box, judge(alignment.align(picture, face, size), detectors))
+        judgement = judge(alignment.align(picture, face, size), detectors)
+        yield Answer(photo.name, number, box, judgement, enlarged=alignment.side(face) < size)
     if not found:
         yield Answer(photo.name)
 

@@ -37,7 +37,7 @@ class Face:
 
 
 def find(picture: Image.Image) -> list[Face]:
-    """The faces of an RGB picture, the most certain first.
+    """The faces of an RGB picture, in the order in which one reads.
 
     The network is best at faces of a tenth to a half of its input, so it looks at the picture whole, at half size (for
     a face that fills it) and, where there are pixels enough, at overlapping quarters (for a crowd).
@@ -45,7 +45,7 @@ def find(picture: Image.Image) -> list[Face]:
     """
     found = [look(picture, *view) for view in views(*picture.size)]
     answers, confidence = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return list(distinct(answers, confidence))
+    return in_reading_order(list(distinct(answers, confidence)))
 
 
 def views(width: int, height: int) -> Iterator[tuple[tuple[float, float, float, float], int]]:
@@ -96,6 +96,18 @@ def distinct(answers: Points, confidence: Points) -> Iterator[Face]:
         box = np.concatenate([mean[0] - mean[1] / 2, mean[0] + mean[1] / 2])
         yield Face(float(confidence[0]), box, mean[[LEFT_EYE, RIGHT_EYE]], mean[MOUTH])
         answers, confidence = answers[~same], confidence[~same]
+
+
+def in_reading_order(faces: list[Face]) -> list[Face]:
+    """Line by line from the top, each from the left: a face whose centre is above another's chin is in its line."""
+    ordered: list[Face] = []
+    rest = sorted(faces, key=lambda face: float(face.box[3]))
+    while rest:
+        chin = rest[0].box[3]
+        line = [face for face in rest if (face.box[1] + face.box[3]) / 2 < chin]
+        rest = [face for face in rest if (face.box[1] + face.box[3]) / 2 >= chin]
+        ordered += sorted(line, key=lambda face: float(face.box[0]))
+    return ordered
 
 
 def _overlap(answers: Points) -> Points:

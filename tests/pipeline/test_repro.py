@@ -122,16 +122,26 @@ def test_metrics_and_plots_are_shown(project: Path, first: str) -> None:
         assert title in page
 
 
-RATE = "detectors.resnet50.finetune.learning_rate"  # which changes one detector, for better or worse
+RATE = "detectors.densenet121.finetune.learning_rate"  # which changes one detector, for better or worse
+COMMIT, EXPERIMENT, METRICS, PLOTS, BACK = (
+    line.removeprefix("$ ").partition("  #")[0]
+    for block in re.findall(r"^```console\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    if "lower-rate" in block
+    for line in block.splitlines()
+)
+
+
+def typed(folder: Path, line: str) -> str:
+    """What a line of the README prints."""
+    return call(folder, "bash", "-c", line)
 
 
 def test_an_experiment_reruns_only_what_depends_on_its_change(project: Path, first: str) -> None:
     call(project, "dvc", "remote", "add", "--default", "storage", str(project.parent / "storage"))
-    call(project, "git", "add", "-A")
-    call(project, "git", "commit", "-q", "-m", "first run")
-    stages = ran(call(project, "dvc", "exp", "run", "-n", "lower-rate", "-S", f"{RATE}=0.0005"))
-    dependent = [f"{stage}@resnet50-finetune" for stage in ("score", "evaluate", "explain", "export")]
-    assert sorted(stages) == sorted(["params", "finetune@resnet50", *dependent, "compare", "report"])
+    typed(project, COMMIT)
+    stages = ran(typed(project, EXPERIMENT))
+    dependent = [f"{stage}@densenet121-finetune" for stage in ("score", "evaluate", "explain", "export")]
+    assert sorted(stages) == sorted(["params", "finetune@densenet121", *dependent, "compare", "report"])
 
 
 @pytest.fixture(scope="module")
@@ -144,13 +154,12 @@ def experiment(project: Path, first: str) -> Path:
 
 def rate(project: Path) -> float:
     params = YAML(typ="safe").load(project / "params.yaml")
-    return float(params["detectors"]["resnet50"]["finetune"]["learning_rate"])
+    return float(params["detectors"]["densenet121"]["finetune"]["learning_rate"])
 
 
 def leave(project: Path) -> None:
-    """Back to the commit, as docs/experiments.md says."""
-    call(project, "git", "restore", ".")
-    call(project, "dvc", "checkout")
+    """Back to the commit."""
+    typed(project, BACK)
 
 
 def run_queue(project: Path) -> str:
@@ -179,9 +188,10 @@ def test_an_experiment_is_compared_with_the_commit(experiment: Path) -> None:
     rows = json.loads(call(experiment, "dvc", "params", "diff", "--json"))
     assert [list(keys) for keys in rows.values()] == [[RATE]]
     changed = json.loads(call(experiment, "dvc", "metrics", "diff", "--json"))
-    detectors = {"metrics/resnet50-finetune.json"}
+    detectors = {"metrics/densenet121-finetune.json"}
     assert detectors <= set(changed) <= detectors | {"metrics/champion.json"}
-    assert "file://" in call(experiment, "dvc", "plots", "diff", "HEAD")
+    assert "densenet121-finetune" in typed(experiment, METRICS)
+    assert "file://" in typed(experiment, PLOTS)
     page = (experiment / "dvc_plots/index.html").read_text()
     assert '"rev": "workspace"' in page
     assert '"rev": "HEAD"' in page
@@ -189,7 +199,7 @@ def test_an_experiment_is_compared_with_the_commit(experiment: Path) -> None:
 
 
 def test_one_goes_back_to_the_commit_and_to_the_experiment_without_training(experiment: Path) -> None:
-    record = experiment / "data/models/resnet50-finetune.json"
+    record = experiment / "data/models/densenet121-finetune.json"
     changed = record.read_text()
     leave(experiment)
     assert (rate(experiment), record.read_text() == changed) == (0.001, False)
@@ -219,7 +229,7 @@ def test_a_grid_runs_in_the_queue_and_is_found_in_mlflow_by_its_names(experiment
     for name in (*names, "lower-rate"):
         found = client.search_runs(["1"], search[0].replace("lower-rate", name))
         assert sorted(run.info.run_name for run in found) == sorted(DETECTORS)
-    rates = {run.data.params["learning_rate"] for run in found if run.info.run_name == "resnet50-finetune"}
+    rates = {run.data.params["learning_rate"] for run in found if run.info.run_name == "densenet121-finetune"}
     assert rates == {"0.0005"}  # a detector that changed is a run of its own
 
 
@@ -255,7 +265,7 @@ def test_the_ci_recipe_says_what_a_change_does_to_the_metrics(experiment: Path) 
         call(experiment, "env", "GITHUB_STEP_SUMMARY=/dev/null", "bash", "-euo", "pipefail", "-c", script)
         comments.append((experiment / "comment.md").read_text())
     call(experiment, "git", "reset", "-q", "--hard", head)
-    assert "| metrics/resnet50-finetune.json |" in comments[0]
+    assert "| metrics/densenet121-finetune.json |" in comments[0]
     assert "No committed metric changes." not in comments[0]
     assert comments[1].endswith("No committed metric changes.\n")
 
