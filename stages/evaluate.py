@@ -9,7 +9,7 @@ thresholds, the calibration) is chosen on the validation images; every figure is
 - in ``plots/detectors/M-P/``, of the test images ``roc.csv``, ``pr.csv``, ``scores.csv`` (histogram),
   ``confusion.csv``, ``report.csv`` (per class), ``operating_points.csv``, ``answers.csv`` (real, uncertain, fake) and
   ``reliability.csv``;
-- there too, one row a condition with all figures and intervals: ``robustness.csv`` (the same test images, spoilt) and
+- there too, one row a condition with all figures and intervals: ``robustness.csv`` (corrupted test images) and
   ``external.csv`` (the test images, then other people's faces).
 
 Takes seconds; no TensorFlow.
@@ -143,9 +143,9 @@ def robustness(path: Path, test: Scores, *rest: Any) -> Iterator[dict[str, Any]]
         if split == "test" and condition != "clean":
             kinds.setdefault(condition.split()[0], []).append(condition)
     for kind, conditions in kinds.items():
-        spoilt = {condition.split()[1]: scores.read(path, "test", condition) for condition in conditions}
-        clean = test.of(next(iter(spoilt.values())).member)
-        for level, images in {"clean": clean, **spoilt}.items():
+        corrupted = {condition.split()[1]: scores.read(path, "test", condition) for condition in conditions}
+        clean = test.of(next(iter(corrupted.values())).member)
+        for level, images in {"clean": clean, **corrupted}.items():
             strength = math.nan if level == "clean" else float(level)
             named = {"corruption": kind, "level": level, "strength": strength}
             yield named | figures_of(images, *rest)

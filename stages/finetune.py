@@ -53,7 +53,7 @@ def main() -> None:
         batch_size=batch_size,
         seed=seed,
         start=training.completed_epochs(scratch) * steps * batch_size,
-        spoil=augmentation.spoiling(**params.augment.model_dump()),
+        augment=augmentation.augmenter(**params.augment.model_dump()),
     )
     valid = shards.labelled(SHARDS, "valid", size=size, batch_size=fit.batch_size)
 

@@ -35,6 +35,7 @@ SetName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 Pattern = Annotated[str, AfterValidator(_compiles)]
 Model = Literal["resnet50", "densenet121"]
 Phase = Literal["baseline", "finetune"]
+RENAMED = {"stress": "corruptions"}
 
 
 class Section(BaseModel):
@@ -50,6 +51,7 @@ class Section(BaseModel):
             if key not in cls.model_fields:
                 close = get_close_matches(str(key), cls.model_fields, n=1)
                 hint = f"did you mean {close[0]}?" if close else f"known there: {', '.join(cls.model_fields)}"
+                hint = f"its name is {RENAMED[key]} now" if RENAMED.get(key) in cls.model_fields else hint
                 raise ValueError(f"unknown key {key!r}; {hint}")
         return content
 
@@ -191,8 +193,8 @@ class Score(Section):
     batch_size: Positive
 
 
-class Stress(Section):
-    """How test faces are spoilt; strengths as in :mod:`stages.faces.corruptions`, an empty list leaves a kind out."""
+class Corruptions(Section):
+    """What is done to test faces; strengths as in :mod:`stages.faces.corruptions`, an empty list leaves a kind out."""
 
     images_per_class: Positive | None
     seed: Seed
@@ -244,7 +246,7 @@ class Params(Section):
     training: Training
     detectors: dict[Model, Detector]
     external: dict[SetName, Annotated[str, Field(min_length=1)]]
-    stress: Stress
+    corruptions: Corruptions
     score: Score
     evaluate: Evaluate
     explain: Explain
@@ -280,10 +282,10 @@ class Params(Section):
             )
         if self.weights.source == "auto" and self.data.source != "sample":
             raise ValueError("weights.source = auto is for the sample only; choose imagenet, random or folder")
-        for kind, strengths in self.stress.conditions().items():
+        for kind, strengths in self.corruptions.conditions().items():
             if len(set(strengths)) < len(strengths):
                 listed = ", ".join(f"{strength:g}" for strength in strengths)
-                raise ValueError(f"stress.{kind} names one strength twice ({listed}); name each once")
+                raise ValueError(f"corruptions.{kind} names one strength twice ({listed}); name each once")
         if self.split.method == "official" and self.split.near_duplicates == "group":
             raise ValueError(
                 "split.near_duplicates = group cannot move images between official splits; use drop or keep"

@@ -4,8 +4,8 @@ Reads ``data/shards/``, ``data/external/`` and ``data/models/M-P.keras``; writes
 ``split`` (valid, test, or external/NAME), ``condition`` ("clean": the image as it is; else a kind of corruption and its
 strength, such as "jpeg 50"), ``member``, ``label`` (1 fake, 0 real), ``logit`` and ``score`` = P(fake).
 
-The first ``stress.images_per_class`` test faces of each class are spoilt in all ways of ``stress``; the shards are
-shuffled, so the first ones are any ones. Spoilt copies are made on the way to the network, and kept nowhere.
+The first ``corruptions.images_per_class`` test faces of each class are corrupted in all ways of ``corruptions``; the
+shards are shuffled, so the first ones are any ones. Corrupted copies are made on the way to the network, and kept nowhere.
 
 A table of each pass is kept in a git-ignored scratch folder until a later run of the stage no longer wants it: a run
 that is killed resumes there, and a new external set or a new strength costs its own passes and no others.
@@ -63,8 +63,8 @@ def main() -> None:
     common = [sha256(model), *map(sha256, CODE), params.image.size, *map(version, ("tensorflow", "keras"))]
     wanted, tables = set(), []
     for way in passes(params):
-        spoiling = [] if way.kind == "clean" else [params.stress.seed, params.stress.images_per_class]
-        key = digest(*common, shards.summary(way.folder, way.images), way.split, way.condition, *spoiling)
+        settings = [] if way.kind == "clean" else [params.corruptions.seed, params.corruptions.images_per_class]
+        key = digest(*common, shards.summary(way.folder, way.images), way.split, way.condition, *settings)
         kept = scratch / f"{key}.parquet"
         if not kept.exists():
             with publish(kept) as part:
@@ -88,7 +88,7 @@ def passes(params: Params) -> Iterator[Pass]:
     yield Pass(SHARDS, "test", "test")
     for name in read_json(EXTERNAL / "shards.json"):
         yield Pass(EXTERNAL, name, f"external/{name}")
-    for kind, strengths in params.stress.conditions().items():
+    for kind, strengths in params.corruptions.conditions().items():
         for strength in strengths:
             yield Pass(SHARDS, "test", "test", kind, strength)
 
@@ -120,16 +120,16 @@ def spread(model: "keras.Model", strategy: "tf.distribute.Strategy") -> Network:
 
 def forward(network: Network, way: Pass, params: Params, description: str) -> pd.DataFrame:
     """The rows of one pass."""
-    clean, stress = way.kind == "clean", params.stress
+    clean = way.kind == "clean"
     batches = shards.faces(
         way.folder,
         way.images,
         size=params.image.size,
         batch_size=params.score.batch_size,
-        per_class=None if clean else stress.images_per_class,
+        per_class=None if clean else params.corruptions.images_per_class,
     )
     if not clean:
-        batches = spoilt(batches, way, stress.seed)
+        batches = corrupted(batches, way, params.corruptions.seed)
     rows = []
     for images, labels, members in tqdm(batches, desc=description, unit="batch", disable=None):
         logits = network(images).numpy()[:, 0]
@@ -148,7 +148,7 @@ def forward(network: Network, way: Pass, params: Params, description: str) -> pd
     return pd.concat(rows, ignore_index=True)
 
 
-def spoilt(batches: "tf.data.Dataset", way: Pass, seed: int) -> "tf.data.Dataset":
+def corrupted(batches: "tf.data.Dataset", way: Pass, seed: int) -> "tf.data.Dataset":
     """The same images, corrupted; the noise of an image depends on its name and ``seed``."""
 
     def corrupt(pair: "tuple[tf.Tensor, tf.Tensor]") -> "tf.Tensor":

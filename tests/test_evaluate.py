@@ -62,11 +62,11 @@ def scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
     logit = (random.normal(size=150) + 2 * label).astype(np.float32)
     member = [f"{number:03}.jpg" for number in range(150)]
     table = pd.DataFrame({"split": split, "condition": "clean", "member": member, "label": label, "logit": logit})
-    # The first 40 test images spoilt, the worse the nearer to chance; other people's fakes, and nothing else of theirs.
-    spoilt = table[table["split"] == "test"].head(40)
+    # The first 40 test images, the more corrupted the nearer to chance; other people's fakes, and nothing else of theirs.
+    corrupted = table[table["split"] == "test"].head(40)
     parts = [table]
     for condition, kept in (("jpeg 90", 0.9), ("jpeg 30", 0.2), ("blur 2", 0.5)):
-        parts.append(spoilt.assign(condition=condition, logit=(spoilt["logit"] * kept).astype(np.float32)))
+        parts.append(corrupted.assign(condition=condition, logit=(corrupted["logit"] * kept).astype(np.float32)))
     parts.append(table[table["label"] == 1].head(25).assign(split="external/other"))
     table = pd.concat(parts, ignore_index=True)
     table["score"] = (1 / (1 + np.exp(-table["logit"]))).astype(np.float32)
@@ -260,8 +260,8 @@ def test_robustness_begins_with_the_same_images_as_they_are(
     assert set(table["n"]) == {40}
     first = clean(scores, "test").head(40)
     assert table["roc_auc"][0] == pytest.approx(roc_auc_score(first["label"], first["score"]), abs=1e-4)
-    spoilt = scores[scores["condition"] == "jpeg 30"]
-    right = (spoilt["score"] >= metrics["threshold"]) == spoilt["label"]
+    corrupted = scores[scores["condition"] == "jpeg 30"]
+    right = (corrupted["score"] >= metrics["threshold"]) == corrupted["label"]
     assert table["accuracy"][2] == pytest.approx(right.mean(), abs=1e-4)
     assert table["accuracy_low"][2] < table["accuracy"][2] < table["accuracy_high"][2]
 
@@ -280,7 +280,7 @@ def test_external_sets_follow_the_test_images_at_the_same_threshold(
         assert np.isnan(table.loc["other", figure])  # there are no reals
 
 
-def test_without_stress_the_table_has_its_columns_and_no_rows(
+def test_without_corruptions_the_table_has_its_columns_and_no_rows(
     scores: pd.DataFrame, run_evaluate: Callable[[], dict[str, Any]]
 ) -> None:
     scores[scores["condition"] == "clean"].to_parquet(SCORES)
@@ -310,7 +310,7 @@ def not_a_number(table: pd.DataFrame) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("damage", "message"),
     [
         (one_class, "the test split has no fake image among 60"),
         (not_a_number, r"valid score of 000\.jpg is not a finite number \(60 of 60 are not\)"),
@@ -319,10 +319,10 @@ def not_a_number(table: pd.DataFrame) -> pd.DataFrame:
 def test_scores_that_no_figure_can_be_made_of_are_refused(
     scores: pd.DataFrame,
     run_evaluate: Callable[[], dict[str, Any]],
-    spoil: Callable[[pd.DataFrame], pd.DataFrame],
+    damage: Callable[[pd.DataFrame], pd.DataFrame],
     message: str,
 ) -> None:
-    spoil(scores).to_parquet(SCORES)
+    damage(scores).to_parquet(SCORES)
     with pytest.raises(UserError, match=message):
         run_evaluate()
     assert not Path("metrics").exists()

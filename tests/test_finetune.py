@@ -34,7 +34,7 @@ SETTINGS = {
     "features.batch_size": 8,
     "training.precision": "float32",
     "score.batch_size": 4,
-    **{f"stress.{kind}": [] for kind in ("jpeg", "blur", "resize", "noise", "social")},
+    **{f"corruptions.{kind}": [] for kind in ("jpeg", "blur", "resize", "noise", "social")},
     f"detectors.{MODEL}.baseline.epochs": 3,
     f"detectors.{MODEL}.baseline.batch_size": 8,
     f"detectors.{MODEL}.finetune.epochs": 1,
@@ -412,7 +412,7 @@ def test_biases_and_batch_norm_do_not_decay():
     assert decays == {"kernel": True, "bias": False, "gamma": False, "beta": False}
 
 
-def test_spoilt_crops_are_other_crops(small):
+def test_augmented_crops_are_other_crops(small):
     small(epochs=1)
     clean = history()
     small({"augment.jpeg": 1.0}, epochs=1)

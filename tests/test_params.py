@@ -36,6 +36,7 @@ def test_the_committed_file_is_sound_and_trains_four_detectors_on_the_sample() -
     ("key", "value", "message"),
     [
         ("imgae", {}, r"unknown key 'imgae'; did you mean image\?"),
+        ("stress", {}, "unknown key 'stress'; its name is corruptions now"),
         ("image.sise", 64, r"image: unknown key 'sise'; did you mean size\?"),
         ("detectors.resnet50.finetune.xyz", 1, "unknown key 'xyz'; known there: epochs, "),
         ("image.size", "64", "image.size = '64': input should be a valid integer"),
@@ -59,8 +60,8 @@ def test_the_committed_file_is_sound_and_trains_four_detectors_on_the_sample() -
         ("split.group_by", "a{99999999999999999999}", "is no regular expression"),
         ("split.group_by", 7, "split.group_by = 7: input should be a valid string"),
         ("weights.source", "folder", "weights.folder is empty"),
-        ("stress.jpeg", [101], "stress.jpeg.0 = 101: input should be less than or equal to 100"),
-        ("stress.blur", [1.0, 2, 1], r"stress.blur names one strength twice \(1, 2, 1\); name each once"),
+        ("corruptions.jpeg", [101], "corruptions.jpeg.0 = 101: input should be less than or equal to 100"),
+        ("corruptions.blur", [1.0, 2, 1], r"corruptions.blur names one strength twice \(1, 2, 1\); name each once"),
         ("external", {"Other Set": "faces"}, "external.Other Set"),
         ("external", {"other": ""}, "external.other = '': string should have at least 1 character"),
         ("explain.deletion_images", 25, "explain.deletion_images = 25: input should be a multiple of 2"),

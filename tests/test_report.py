@@ -24,7 +24,7 @@ AUDIT = json.loads((ROOT / "metrics/data.json").read_text())
 
 
 def scores(seed: int, distance: float, external: bool) -> pd.DataFrame:
-    """A table of scores: 120 images a split, spoilt copies that are worse, an external set of fakes that look real."""
+    """A table of scores: 120 images a split, corruptions that are worse, an external set of fakes that look real."""
     random = np.random.default_rng(seed)
     sets = [("valid", "clean", 1.0), ("test", "clean", 1.0), ("test", "jpeg 50", 0.6), ("test", "blur 2", 0.1)]
     if external:

@@ -21,7 +21,7 @@ from stages.files import sha256
 ROOT = Path(__file__).parents[1]
 SIDE, NAME = 40, "resnet50-baseline"
 SPLITS = {"valid": 4, "test": 9}
-STRESS = {"jpeg": [90, 40], "blur": [1.0], "resize": [], "noise": [20.0], "social": []}
+CORRUPTIONS = {"jpeg": [90, 40], "blur": [1.0], "resize": [], "noise": [20.0], "social": []}
 
 
 @pytest.fixture
@@ -53,12 +53,12 @@ def project(tmp_path, monkeypatch, write_params, toy, float32, noise, png):
 
 
 def settings(**changes):
-    stress = {**STRESS, "images_per_class": 2, **changes}
+    corruptions = {**CORRUPTIONS, "images_per_class": 2, **changes}
     return {
         "image.size": SIDE,
         "image.crop": 32,
         "score.batch_size": 4,
-        **{f"stress.{key}": value for key, value in stress.items()},
+        **{f"corruptions.{key}": value for key, value in corruptions.items()},
     }
 
 
@@ -86,7 +86,7 @@ def scored(project, command):
     return scored
 
 
-def test_every_image_is_scored_clean_and_the_first_of_each_class_spoilt(scored):
+def test_every_image_is_scored_clean_and_the_first_of_each_class_corrupted(scored):
     counts = scored().groupby(["split", "condition"]).size().to_dict()
     assert counts == {
         ("valid", "clean"): 4,
@@ -98,23 +98,23 @@ def test_every_image_is_scored_clean_and_the_first_of_each_class_spoilt(scored):
         ("test", "noise 20"): 4,
     }
     table = scored()
-    spoilt = table[table["condition"] == "blur 1"]
-    assert dict(zip(spoilt["member"], spoilt["label"], strict=True)) == {f"test/{n}": n % 2 for n in range(4)}
+    corrupted = table[table["condition"] == "blur 1"]
+    assert dict(zip(corrupted["member"], corrupted["label"], strict=True)) == {f"test/{n}": n % 2 for n in range(4)}
     clean = table[(table["split"] == "test") & (table["condition"] == "clean")].set_index("member")["logit"]
-    assert (np.abs(spoilt["logit"].to_numpy() - clean[spoilt["member"]].to_numpy()) > 1e-3).all()
+    assert (np.abs(corrupted["logit"].to_numpy() - clean[corrupted["member"]].to_numpy()) > 1e-3).all()
 
 
-def test_what_is_spoilt_is_what_the_corruptions_make(scored, noise):
+def test_what_is_corrupted_is_what_the_corruptions_make(scored, noise):
     from stages.faces import corruptions
 
     row = scored().query("condition == 'jpeg 40' and member == 'test/1'").iloc[0]
     face = tf.constant((noise(1, SIDE, SIDE) // 2 + np.uint8(60)).astype(np.float32))
-    spoilt = corruptions.corrupt(face, "jpeg", 40, tf.constant([0, 0]))
-    logit = assembly.with_logits(assembly.load(Path(f"data/models/{NAME}.keras")))(spoilt[None])
+    corrupted = corruptions.corrupt(face, "jpeg", 40, tf.constant([0, 0]))
+    logit = assembly.with_logits(assembly.load(Path(f"data/models/{NAME}.keras")))(corrupted[None])
     assert row["logit"] == pytest.approx(float(logit[0, 0]), abs=1e-4)
 
 
-def test_an_empty_limit_spoils_all(scored, write_params):
+def test_an_empty_limit_corrupts_all(scored, write_params):
     write_params(settings(images_per_class=None))
     assert (scored()["condition"] == "blur 1").sum() == SPLITS["test"]
 

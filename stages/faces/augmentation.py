@@ -16,22 +16,22 @@ QUALITY = (30, 100)  # of JPEG, both included
 DRAWS = 4  # whether and how strongly, for each
 
 
-def spoiling(*, blur: float, jpeg: float) -> shards.Spoil | None:
-    """What does this to these shares of the images; None if it would leave all as they are.
+def augmenter(*, blur: float, jpeg: float) -> shards.Augment | None:
+    """A function that does this to these shares of the images; None if it would leave all as they are.
 
     It takes an image (side × side × 3, uint8) and two integers that decide what happens to it.
     """
     if not any((blur, jpeg)):
         return None
 
-    def spoil(image: "tf.Tensor", seed: "tf.Tensor") -> "tf.Tensor":
+    def augment(image: "tf.Tensor", seed: "tf.Tensor") -> "tf.Tensor":
         # a seed of its own, so that what is drawn here tells nothing about crops and mirroring, which the seed decides
         own = tf.random.experimental.stateless_fold_in(seed, 1)
         blurs, sigma, saves, quality = tf.unstack(tf.random.stateless_uniform([DRAWS], own))
         image = tf.cond(blurs < blur, lambda: _blurred(image, sigma), lambda: image)
         return tf.cond(saves < jpeg, lambda: _compressed(image, quality), lambda: image)
 
-    return spoil
+    return augment
 
 
 def _blurred(image: "tf.Tensor", share: "tf.Tensor") -> "tf.Tensor":

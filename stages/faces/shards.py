@@ -20,7 +20,9 @@ READ_BUFFER = 2**20  # bytes; one thread then reads 40,000 records a second, as 
 DCT = "INTEGER_ACCURATE"  # gives Pillow's pixels
 MARGIN = 16  # px decoded around a window: the colours of a pixel come from its neighbours where chroma is halved
 
-Spoil = Callable[["tf.Tensor", "tf.Tensor"], "tf.Tensor"]  # a uint8 image and two integers as a seed, to another image
+Augment = Callable[
+    ["tf.Tensor", "tf.Tensor"], "tf.Tensor"
+]  # a uint8 image and two integers as a seed, to another image
 
 
 class Record(NamedTuple):
@@ -191,11 +193,11 @@ def augmented(
     batch_size: int,
     seed: int,
     start: int = 0,
-    spoil: Spoil | None = None,
+    augment: Augment | None = None,
 ) -> "tf.data.Dataset":
     """Endless batches of (crops as uint8, labels n × 1): shuffled anew in each pass, each with a fresh crop and flip.
 
-    ``spoil`` may change the pixels of each (:mod:`stages.faces.augmentation`). ``start`` counts the images drawn
+    ``augment`` may change the pixels of each (:mod:`stages.faces.augmentation`). ``start`` counts the images drawn
     before: a resumed run goes on where it was. The order of a pass, and what happens to an image in it, depend on
     ``seed`` and the number of the pass alone, not on which thread was faster.
     """
@@ -210,7 +212,7 @@ def augmented(
         fields = _parse(record)
         drawn = tf.stack([tf.constant(seed, tf.int64), 2 * (number * images + row)])
         window = decode_crop_and_flip(fields["image"], size, crop, drawn)
-        return spoil(window, drawn) if spoil else window, fields["label"][tf.newaxis]
+        return augment(window, drawn) if augment else window, fields["label"][tf.newaxis]
 
     return (
         tf.data.Dataset.counter(start // images)

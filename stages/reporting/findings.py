@@ -115,7 +115,7 @@ class Findings:
             self._false_alarms(detector),
             self._answers(detector),
             self._probability(detector),
-            *self._spoilt(detector),
+            *self._corrupted(detector),
             *self._elsewhere(detector),
             self._leaks(),
             self._shortcut(),
@@ -204,18 +204,16 @@ class Findings:
             "images.",
         )
 
-    def _spoilt(self, detector: dict[str, Any]) -> list[Finding]:
+    def _corrupted(self, detector: dict[str, Any]) -> list[Finding]:
         table = detector["robustness"]
         if table.empty:
-            return [
-                Finding("mind", "On spoilt copies", "was not tested: params.yaml lists no corruption under stress.")
-            ]
+            return [Finding("mind", "On corrupted copies", "was not tested: params.yaml lists no corruptions.")]
         worst = table.loc[table["roc_auc"].idxmin()]
         clean = table[(table["corruption"] == worst["corruption"]) & (table["level"] == "clean")].iloc[0]
         return [
             Finding(
                 "good" if worst["roc_auc_low"] > WEAK else "bad" if worst["roc_auc_low"] <= 0.6 else "mind",
-                "On spoilt copies",
+                "On corrupted copies",
                 f"the worst of the {len(table) - table['corruption'].nunique()} conditions is {worst['corruption']} "
                 f"{worst['level']}: AUC {interval(worst, 'roc_auc')}, against {clean['roc_auc']:.4f} of the same "
                 f"{worst['n']} images as they are; fakes found fall from {percent(clean['recall_fake'], 0)} to "

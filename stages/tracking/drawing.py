@@ -36,7 +36,7 @@ def draw(plots: Path, folder: Path, name: str) -> None:
         "history": (figures.history, f"{name}: training"),
         "reliability": (figures.reliability, f"{name}: what it says and what is true, {on}"),
         "answers": (figures.answers, f"{name}: three answers to {on}"),
-        "robustness": (partial(figures.robustness, column="roc_auc", label="AUC"), f"{name}: spoilt test images"),
+        "robustness": (partial(figures.robustness, column="roc_auc", label="AUC"), f"{name}: corrupted test images"),
         "deletion": (figures.deletion, f"{name}: deletion by evidence and at random"),
     }
     for plot, (overlay, title) in shared.items():

@@ -22,18 +22,18 @@ def grey():
     return np.repeat(scene.round().astype(np.uint8)[..., None], 3, axis=2)
 
 
-def spoiling(**shares):
-    return augmentation.spoiling(**(dict.fromkeys(("blur", "jpeg"), 0.0) | shares))
+def augmenter(**shares):
+    return augmentation.augmenter(**(dict.fromkeys(("blur", "jpeg"), 0.0) | shares))
 
 
 def results(image, count, **shares):
-    spoil = spoiling(**shares)
+    augment = augmenter(**shares)
     seeds = tf.data.Dataset.range(count).map(lambda number: tf.stack([tf.constant(7, tf.int64), 2 * number]))
-    return [result.numpy() for result in seeds.map(lambda seed: tf.ensure_shape(spoil(image, seed), (SIDE, SIDE, 3)))]
+    return [result.numpy() for result in seeds.map(lambda seed: tf.ensure_shape(augment(image, seed), (SIDE, SIDE, 3)))]
 
 
-def test_without_a_share_nothing_is_spoilt():
-    assert spoiling() is None
+def test_without_a_share_nothing_is_corrupted():
+    assert augmenter() is None
 
 
 @pytest.mark.parametrize("kind", ["blur", "jpeg"])
@@ -81,7 +81,7 @@ def test_jpeg_is_what_pillow_saves_in_qualities_from_30_to_100(grey):
 
 
 def test_the_seed_decides(grey):
-    spoil = spoiling(blur=0.5, jpeg=1.0)
-    one, again, other = (spoil(grey, tf.constant(seed, tf.int64)).numpy() for seed in ([1, 2], [1, 2], [1, 4]))
+    augment = augmenter(blur=0.5, jpeg=1.0)
+    one, again, other = (augment(grey, tf.constant(seed, tf.int64)).numpy() for seed in ([1, 2], [1, 2], [1, 4]))
     np.testing.assert_array_equal(one, again)
     assert (one != other).any()

@@ -212,15 +212,15 @@ def test_a_run_that_goes_on_draws_what_it_would_have_drawn(tmp_path, faces):
     np.testing.assert_array_equal(rest_labels, labels[16:])
 
 
-def test_windows_are_spoilt_as_asked_each_with_a_seed_of_its_own(tmp_path, faces):
-    def spoil(image, seed):
+def test_windows_are_augmented_as_asked_each_with_a_seed_of_its_own(tmp_path, faces):
+    def augment(image, seed):
         assert (image.shape, image.dtype) == ((CROP, CROP, 3), np.uint8)
         return image // 2 + tf.cast(seed[1] % 64, tf.uint8)
 
     written(tmp_path, faces)
     plain, _ = drawn(tmp_path, 9)
-    spoilt, _ = drawn(tmp_path, 9, spoil=spoil)
-    added = spoilt - plain // 2
+    corrupted, _ = drawn(tmp_path, 9, augment=augment)
+    added = corrupted - plain // 2
     assert (added == added[:, :1, :1, :1]).all()
     assert len(np.unique(added[:, 0, 0, 0])) > 20
 

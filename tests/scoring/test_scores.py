@@ -90,9 +90,9 @@ def test_conditions_are_listed_in_their_order(tmp_path: Path, table: pd.DataFram
 
 
 def test_it_reads_one_condition_and_an_external_set_of_one_class(tmp_path: Path, table: pd.DataFrame) -> None:
-    table.loc[table["condition"] == "jpeg 50", "split"] = "external/spoilt"
+    table.loc[table["condition"] == "jpeg 50", "split"] = "external/corrupted"
     table.to_parquet(tmp_path / "scores.parquet")
-    assert read(tmp_path / "scores.parquet", "external/spoilt", "jpeg 50").logit.tolist() == [9.0]
+    assert read(tmp_path / "scores.parquet", "external/corrupted", "jpeg 50").logit.tolist() == [9.0]
     assert read(tmp_path / "scores.parquet", "external/other").label.tolist() == [1]
 
 
