@@ -5,7 +5,7 @@ Reads ``data/shards/``, ``data/external/`` and ``data/models/M-P.keras``; writes
 strength, such as "jpeg 50"), ``member``, ``label`` (1 fake, 0 real), ``logit`` and ``score`` = P(fake).
 
 The first ``corruptions.images_per_class`` test faces of each class are corrupted in all ways of ``corruptions``; the
-shards are shuffled, so the first ones are any ones. Corrupted copies are made on the way to the network, and kept nowhere.
+shards are shuffled, so the first ones are any ones. The copies are made on the way to the network, and kept nowhere.
 
 A table of each pass is kept in a git-ignored scratch folder until a later run of the stage no longer wants it: a run
 that is killed resumes there, and a new external set or a new strength costs its own passes and no others.

@@ -62,7 +62,7 @@ def scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
     logit = (random.normal(size=150) + 2 * label).astype(np.float32)
     member = [f"{number:03}.jpg" for number in range(150)]
     table = pd.DataFrame({"split": split, "condition": "clean", "member": member, "label": label, "logit": logit})
-    # The first 40 test images, the more corrupted the nearer to chance; other people's fakes, and nothing else of theirs.
+    # The first 40 test images, the more corrupted the nearer to chance; of other people's faces, fakes alone.
     corrupted = table[table["split"] == "test"].head(40)
     parts = [table]
     for condition, kept in (("jpeg 90", 0.9), ("jpeg 30", 0.2), ("blur 2", 0.5)):
