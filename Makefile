@@ -36,7 +36,7 @@ ui: $(RUNTIME)  ## serve the runs in MLflow, at http://127.0.0.1:5000
 	@mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}"
 
 experiments: $(RUNTIME)  ## list the experiments: a column for each parameter and figure in which they differ
-	@dvc exp show --only-changed --no-pager
+	@dvc exp show --md --only-changed --drop '(data|plots|stages)/|(params.yaml|metrics/data.json|State|Executor)$$|.*:(n|average_precision|roc_auc_low|roc_auc_high)$$'
 
 plots: $(RUNTIME)  ## draw all plots, in dvc_plots/index.html
 	@dvc plots show
@@ -58,7 +58,7 @@ requirements: $(DEV)  ## pin the newest versions that go together
 .venv/bin/python:
 	@"$(or $(PYTHON),python3)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
 		{ echo "error: $(or $(PYTHON),python3) is not Python 3.11, 3.12 or 3.13; install one, or name it with make PYTHON=/path/to/python3.12"; exit 1; }
-	@"$(PYTHON)" -m venv .venv
+	@"$(or $(PYTHON),python3)" -m venv .venv
 
 .venv/.runtime: requirements.txt | .venv/bin/python
 	@echo "installing what requirements.txt pins into .venv (about 2 minutes, once)"

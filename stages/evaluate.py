@@ -189,7 +189,7 @@ def main() -> None:
         "scores": curves.histogram(test.label, test.score),
         "confusion": curves.confusion(test.label, test.score, threshold),
         "report": curves.report(test.label, test.score, {"validation": threshold, "0.5": 0.5}),
-        "operating_points": points.assign(threshold=points["threshold"].map("{:.6g}".format)),  # the next may be 1
+        "operating_points": points,
         "answers": curves.answers(test.label, reading.verdict(test.logit)),
         "reliability": curves.reliability(
             test.label, {"raw": test.score, "calibrated": reading.probability(test.logit)}, params.confidence
@@ -210,6 +210,8 @@ def main() -> None:
         "device": record["device"],
     }
     for plot, table in tables.items():
+        if "threshold" in table:  # four digits would turn 0.99996 into 1
+            table["threshold"] = table["threshold"].map("{:.6g}".format, na_action="ignore")
         with publish(f"plots/detectors/{name}/{plot}.csv") as part:
             table.to_csv(part, index=False, float_format="%.4g")
     calibration.write(f"data/calibration/{name}.json", measured(reading, elsewhere[0]))

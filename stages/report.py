@@ -1,7 +1,8 @@
 """Stage `report`: one page that answers "would this detector work for me?", and a model card for each detector.
 
-Reads what the stages before it published: ``metrics/``, ``plots/``, ``data/models/M-P.json``, ``data/calibration/``,
-``data/explanations/``, ``data/external/sources.json``, ``data/raw/source.json`` and ``data/contact_sheet.jpg``. Writes
+Reads what the stages before it published: ``metrics/data.json``, ``plots/``, ``data/figures/``,
+``data/leaderboard.json``, ``data/models/M-P.json``, ``data/calibration/``, ``data/explanations/``,
+``data/external/sources.json``, ``data/raw/source.json`` and ``data/contact_sheet.jpg``. Writes
 ``data/report/index.html``, which needs no network and prints well, and ``data/report/M-P.md``, a model card (Mitchell
 et al. 2019, arXiv:1810.03993) with the front matter that model hubs read. The page shows faces, so both lie under
 ``data/``. Nothing is computed anew: every number is one of those files', rounded. As the last stage (it waits for the

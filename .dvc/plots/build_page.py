@@ -33,7 +33,6 @@ header p { max-width: 50rem; margin: 0 0 .6rem; }
 header { color: #333; }
 main { display: flex; flex-wrap: wrap; align-items: flex-start; gap: 2rem 2.5rem; margin: 1.5rem 0; }
 main > div { max-width: 100%; overflow-x: auto; border: 0 !important; }
-img { max-width: 100%; }
 </style>
 <script>
 (() => {
@@ -46,7 +45,7 @@ BUNDLE
 <h1>Real faces from generated ones</h1>
 <p>Each detector has one colour in all figures that show several. Fake is the positive class: a score is P(fake), and
 recall is the share of fakes found. Figures of test images were made after training, with the threshold chosen on the
-validation images; curves of training images are of random crops.</p>
+validation images; training curves of fine-tuned detectors are of random crops, those of baselines of whole faces.</p>
 <p>When revisions are compared (<code>dvc plots diff</code>), dashes, shapes or rows tell them apart. Point at a figure
 for its numbers; drag moves a curve, shift and the wheel zoom, a double click brings it back.</p>
 </header>

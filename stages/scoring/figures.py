@@ -58,9 +58,9 @@ def reliability(
 
 
 def headline(measured: Mapping[Any, Any]) -> dict[str, float]:
-    """What `dvc metrics show` and `dvc exp show` have of a detector: few columns, with the digits that mean something.
+    """What `dvc metrics show` and `dvc exp show` have of a detector: few columns, four decimals.
 
-    Sums of several threads differ between machines, and so does the fifth decimal of these.
+    More would be noise: sums of several threads differ from run to run.
     """
     return {name: round(measured[name], 4) for name in HEADLINE}
 

@@ -196,6 +196,14 @@ def test_an_experiment_is_compared_with_the_commit(experiment: Path) -> None:
     assert '"rev": "workspace"' in page
     assert '"rev": "HEAD"' in page
     assert [shown(experiment)[name][RATE] for name in ("workspace", "lower-rate")] == ["0.0005", "0.0005"]
+    table = call(experiment, "make", "-o", ".venv/.runtime", "experiments").splitlines()
+    columns = [column.strip() for column in table[0].split("|")[1:-1]]
+    figures = {
+        f"metrics/{name}.json:{figure}" for name in ("champion", *DETECTORS) for figure in ("roc_auc", "accuracy")
+    }
+    assert columns[:2] == ["Experiment", "Created"]
+    assert {RATE} <= set(columns[2:]) <= {RATE} | figures
+    assert any("[lower-rate]" in line for line in table)
 
 
 def test_one_goes_back_to_the_commit_and_to_the_experiment_without_training(experiment: Path) -> None:
@@ -280,7 +288,7 @@ def test_the_notebook_runs_from_top_to_bottom(experiment: Path, monkeypatch: pyt
     shutil.copy(experiment / "data/raw/faces.zip", experiment)
 
     (experiment / ".venv/bin").mkdir(parents=True)  # no environment, for ours is on the path; make finds it up to date
-    for file in ("bin/python", ".runtime"):
+    for file in ("bin/python", ".runtime", ".runtime-gpu"):
         (experiment / ".venv" / file).touch()
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     for name in [name for name in os.environ if name.startswith(("DVC_", "MLFLOW_"))]:
