@@ -18,7 +18,7 @@ import vl_convert
 from dvc_render.vega import VegaRenderer
 from ruamel.yaml import YAML
 
-from stages import evaluate
+from stages import evaluate, params
 from stages.evidence import deletion
 from stages.params import Evaluate
 from stages.scoring import calibration, curves, thresholds
@@ -204,6 +204,18 @@ def test_confusion_shows_counts_and_shares() -> None:
     cells = TABLES["plots/confusion.csv"]
     for count, share in zip(cells["count"], cells["share"], strict=True):
         assert f"{count} ({share:.1%})" in svg
+
+
+@pytest.mark.parametrize("title", titled("robustness"))
+def test_each_kind_of_corruption_has_its_unit(title: str) -> None:
+    svg = draw(title)
+    assert "JPEG, quality" in svg
+    assert "Gaussian blur, σ in px" in svg
+
+
+def test_every_kind_of_corruption_is_named_in_the_template() -> None:
+    template = (TEMPLATES / "robustness.json").read_text(encoding="utf-8")
+    assert all(f"{kind}: '" in template for kind in params.load(ROOT / "params.yaml").corruptions.conditions())
 
 
 def test_file_sizes_begin_each_bar_where_the_last_one_ends() -> None:
