@@ -196,7 +196,8 @@ def test_an_experiment_is_compared_with_the_commit(experiment: Path) -> None:
     assert '"rev": "workspace"' in page
     assert '"rev": "HEAD"' in page
     assert [shown(experiment)[name][RATE] for name in ("workspace", "lower-rate")] == ["0.0005", "0.0005"]
-    table = call(experiment, "make", "-o", ".venv/.runtime", "experiments").splitlines()
+    make = ("make", "--no-print-directory", "-o", ".venv/.runtime", "experiments")
+    table = call(experiment, *make).splitlines()
     columns = [column.strip() for column in table[0].split("|")[1:-1]]
     figures = {
         f"metrics/{name}.json:{figure}" for name in ("champion", *DETECTORS) for figure in ("roc_auc", "accuracy")
