@@ -3,7 +3,7 @@
 It starts at the linear discriminant of the training features, which is epoch 0, and goes on from there by gradients.
 
 Reads ``data/features/M/`` and ``data/weights/M.weights.h5``; writes ``data/models/M-baseline.keras``, the
-training record beside it, and ``plots/M-baseline/history.csv``.
+training record beside it, and ``plots/detectors/M-baseline/history.csv``.
 """
 
 import argparse

@@ -5,7 +5,8 @@ Reads, for each detector of ``models`` in params.yaml, ``data/figures/M-P.json``
 The champion is the one with the best AUC on the *validation* images: to choose on the test images and report on them
 would flatter it. All figures shown are of the test images. Writes
 
-- ``data/leaderboard.json``, ``plots/leaderboard.csv`` and ``plots/leaderboard.png``;
+- ``data/leaderboard.json``, ``plots/leaderboard.csv`` and ``plots/leaderboard.png``; ``metrics/champion.json``, the
+  champion's headline, for DVC's tables;
 - ``plots/differences.csv``: every pair of detectors, and whether their difference is real;
 - ``plots/cross_generator.csv``: all detectors on the test images and on other people's faces;
 - ``plots/TABLE.csv`` for the tables of ``OVERLAID``: all detectors' in one, for the figures that lay them over each
@@ -160,22 +161,24 @@ def others(pairs: pd.DataFrame) -> str:
 
 def cross_generator(detectors: list[str]) -> pd.DataFrame:
     """The figures of every detector on every set, a row each, the test images first."""
-    tables = [pd.read_csv(f"plots/detectors/{name}/external.csv").assign(detector=name) for name in detectors]
-    table = pd.concat(tables, ignore_index=True)
+    table = overlaid("external", detectors)
     order = pd.Categorical(table["set"], table["set"].unique(), ordered=True)
     return table[["set", "detector", *CROSS]].iloc[np.argsort(order.codes, kind="stable")]
 
 
-def overlaid(table: str, models: Sequence[Model]) -> pd.DataFrame:
-    """A table of every detector, one below the other, cell by cell as it is; the column ``detector`` tells whose."""
-    rows = []
-    for name in (f"{model}-{phase}" for model in models for phase in get_args(Phase)):
+def overlaid(table: str, detectors: Sequence[str], **reading: Any) -> pd.DataFrame:
+    """A table of every detector, one below the other; the column ``detector`` tells whose.
+
+    ``reading`` is for ``pandas.read_csv``. Raises :class:`UserError` where a detector has no such table.
+    """
+    rows: list[pd.DataFrame] = []
+    for name in detectors:
         path = f"plots/detectors/{name}/{table}.csv"
         try:
-            rows.append(pd.read_csv(path, dtype=str, keep_default_na=False).assign(detector=name))
+            rows.append(pd.read_csv(path, **reading).assign(detector=name))
         except FileNotFoundError:
             raise UserError(f"{path} is missing; make it with `dvc repro`") from None
-    return pd.concat(rows)
+    return pd.concat(rows, ignore_index=True)
 
 
 def empty_board(title: str, columns: Sequence[str]) -> Table:
@@ -228,7 +231,9 @@ def main() -> None:
     detectors = list(table["detector"])
     pairs = differences(same_images(detectors), table, params.evaluate)
     elsewhere = cross_generator(detectors)
-    tables = {name: overlaid(name, params.models) for name in OVERLAID}
+    in_order = [f"{model}-{phase}" for model in params.models for phase in get_args(Phase)]
+    as_it_is: Any = {"dtype": str, "keep_default_na": False}
+    tables = {name: overlaid(name, in_order, **as_it_is) for name in OVERLAID}
     tables |= {"leaderboard": table[SHOWN], "differences": pairs, "cross_generator": elsewhere}
 
     champion, lead = table.to_dict("records")[0], pairs.to_dict("records")[0]

@@ -1,8 +1,8 @@
 """Stage `finetune`: backbone and head train end to end, by gradients, on random crops at native resolution.
 
 Reads ``data/shards/``, ``data/weights/M.weights.h5`` and ``data/features/M/``; writes ``data/models/M-finetune.keras``,
-the training record beside it, and ``plots/M-finetune/history.csv``. Validation sees whole faces. The detector is the
-best of its own epochs, whether or not it is better than its baseline: the leaderboard says that.
+the training record beside it, and ``plots/detectors/M-finetune/history.csv``. Validation sees whole faces. The detector
+is the best of its own epochs, whether or not it is better than its baseline: the leaderboard says that.
 
 There are two ways to start (``start``). From a linear probe, for backbones that know pictures and have few faces to
 learn from: BatchNorm stays as it is, and the features that the probe weighs change slowly. And afresh, as networks are

@@ -199,6 +199,7 @@ def test_detectors_that_saw_different_images_are_refused(write: Write) -> None:
         "data/figures/resnet50-finetune.json",
         "data/scores/resnet50-finetune.parquet",
         "plots/detectors/resnet50-finetune/deletion.csv",
+        "plots/detectors/resnet50-finetune/external.csv",
     ],
 )
 def test_a_detector_without_its_files_is_refused(write: Write, missing: str) -> None:

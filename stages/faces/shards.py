@@ -20,9 +20,7 @@ READ_BUFFER = 2**20  # bytes; one thread then reads 40,000 records a second, as 
 DCT = "INTEGER_ACCURATE"  # gives Pillow's pixels
 MARGIN = 16  # px decoded around a window: the colours of a pixel come from its neighbours where chroma is halved
 
-Augment = Callable[
-    ["tf.Tensor", "tf.Tensor"], "tf.Tensor"
-]  # a uint8 image and two integers as a seed, to another image
+Augment = Callable[["tf.Tensor", "tf.Tensor"], "tf.Tensor"]  # a uint8 image and two integers, a seed, to another image
 
 
 class Record(NamedTuple):
