@@ -1,5 +1,5 @@
 # `make repro` runs the pipeline, `make test` the tests; both set up .venv first. `make` alone lists what there is.
-PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || echo python3)
 SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -56,9 +56,9 @@ requirements: $(DEV)  ## pin the newest versions that go together
 	@$(COMPILE) requirements-gpu.in -o requirements-gpu.txt
 
 .venv/bin/python:
-	@"$(or $(PYTHON),python3)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
-		{ echo "error: $(or $(PYTHON),python3) is not Python 3.11, 3.12 or 3.13; install one, or name it with make PYTHON=/path/to/python3.12"; exit 1; }
-	@"$(or $(PYTHON),python3)" -m venv .venv
+	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+		{ echo "error: $(PYTHON) is not Python 3.11, 3.12 or 3.13; install one, or name it with make PYTHON=/path/to/python3.12"; exit 1; }
+	@"$(PYTHON)" -m venv .venv
 
 .venv/.runtime: requirements.txt | .venv/bin/python
 	@echo "installing what requirements.txt pins into .venv (about 2 minutes, once)"

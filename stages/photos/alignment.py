@@ -37,7 +37,8 @@ def align(picture: Image.Image, face: Face, size: int) -> Image.Image:
     also blurs it).
     """
     corners = quad(face)
-    margin = side(face) * 0.1
+    length = side(face)
+    margin = length * 0.1
     low, high = np.floor(corners.min(axis=0) - margin), np.ceil(corners.max(axis=0) + margin)
     window = np.concatenate([np.clip(low, 0, None), np.minimum(high, picture.size)]).astype(int)
     part = picture.crop((int(window[0]), int(window[1]), int(window[2]), int(window[3])))
@@ -45,7 +46,7 @@ def align(picture: Image.Image, face: Face, size: int) -> Image.Image:
     pad = np.stack([before, after]).astype(int)
     pixels = np.pad(np.asarray(part), [tuple(pad[:, 1]), tuple(pad[:, 0]), (0, 0)], mode="reflect")
     corners = corners - low
-    if (shrink := int(side(face) / size * 0.5)) > 1:
+    if (shrink := int(length / size * 0.5)) > 1:
         pixels = np.asarray(Image.fromarray(pixels).reduce(shrink))
         corners = corners / shrink
     big = size * SUPERSAMPLING
