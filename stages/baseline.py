@@ -1,97 +1,88 @@
-"""Stage `baseline`: transfer learning with a frozen backbone. Only the head trains, on the features, in seconds.
+"""Stage `baseline`: transfer learning with a frozen backbone. Its head is a linear probe, solved in seconds.
 
-It starts at the linear discriminant of the training features, which is epoch 0, and goes on from there by gradients.
+The backbone runs once over the training and validation faces; its pooled outputs are the features. The head is their
+linear discriminant (:mod:`stages.detectors.discriminant`). Faces are whole: a head of the features of crops is worse on
+whole faces, whose borders convolutions see otherwise.
 
-Reads ``data/features/M/`` and ``data/weights/M.weights.h5``; writes ``data/models/M-baseline.keras``, the
-training record beside it, and ``plots/detectors/M-baseline/history.csv``.
+Reads ``data/shards/`` and ``data/weights/M.weights.h5``; writes ``data/features/M/`` (:mod:`stages.detectors.rows`),
+``data/models/M-baseline.keras`` and the training record beside it.
 """
 
 import argparse
+import time
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
-from stages.backend import keras
-from stages.detectors import assembly, discriminant, levels, record, rows, training
-from stages.detectors.device import prepare
+from stages.detectors import assembly, discriminant, levels, record, rows
+from stages.detectors.device import Network, distribution, prepare, spread
 from stages.errors import run
-from stages.files import read_json
-from stages.params import Baseline, load
+from stages.faces import shards
+from stages.files import publish, read_json
+from stages.params import Model, Params, load
+from stages.scoring import figures
 
-
-class FeatureBatches(keras.utils.PyDataset):
-    """Batches of (features, labels n × 1) in a new order every epoch; the arrays may be mapped files."""
-
-    def __init__(self, features: np.ndarray, labels: np.ndarray, batch_size: int, seed: int, done: int) -> None:
-        """``done`` epochs were drawn before, by a run that was killed."""
-        super().__init__()
-        self.features, self.labels, self.batch_size = features, labels, batch_size
-        self.random = np.random.default_rng(seed)
-        for _ in range(done + 1):
-            self.on_epoch_end()
-
-    def __len__(self) -> int:
-        return -(-len(self.labels) // self.batch_size)
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        chosen = np.sort(self.order[index * self.batch_size : (index + 1) * self.batch_size])  # sorted: disks like it
-        return self.features[chosen], self.labels[chosen, np.newaxis]
-
-    def on_epoch_end(self) -> None:
-        """Draw the next order."""
-        self.order = self.random.permutation(len(self.labels))
+SHARDS = Path("data/shards")
+SPLITS = ("train", "valid")
 
 
 def main() -> None:
-    """Train the baseline of one backbone."""
+    """Make the baseline of one backbone."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("model")
-    model = parser.parse_args().model
+    model: Model = parser.parse_args().model
     params = load()
-    fit = params.detectors[model].baseline
     device = prepare("float32", params.training.seed, params.training.deterministic)
-    folder = Path(f"data/features/{model}")
-    train, valid = rows.read(folder, "train"), rows.read(folder, "valid")
-    made_of = read_json(folder / "features.json")
-    scratch = training.scratch_folder(f"{model}-baseline", fit.model_dump(), params.training.model_dump(), made_of)
-    head, journal, best = fit_head(train, valid, fit, params.training.seed, scratch)
 
-    module = levels.Levels(assembly.backbone_module(model), **made_of["seen"])
-    backbone = module.backbone(f"data/weights/{model}.weights.h5")
+    strategy = distribution()
+    with strategy.scope():
+        module = levels.Levels(assembly.backbone_module(model), **params.features.seen)
+        backbone = module.backbone(f"data/weights/{model}.weights.h5")
+        network = assembly.pooled_features(module, backbone)
+    forward = spread(network, strategy)
+    folder = Path(f"data/features/{model}")
+    with publish(folder) as part:
+        part.mkdir()
+        for split in SPLITS:
+            extract(forward, network.output_shape[-1], part, split, params)
+
+    started = time.monotonic()
+    train, valid = (rows.read(folder, split) for split in SPLITS)
+    head = discriminant.head(train, valid)
+    seconds = time.monotonic() - started
+    logits = np.concatenate(
+        [head(chunk) for chunk in np.array_split(valid[0], -(-len(valid[0]) // discriminant.CHUNK))]
+    )
+
     assembly.save(module, backbone, head, Path(f"data/models/{model}-baseline.keras"))
-    training.write_history(Path(f"plots/detectors/{model}-baseline/history.csv"), journal)
     record.write(
         model,
         "baseline",
-        journal,
-        best,
         device=device,
-        weights=made_of["weights"],
-        images={split: made_of[split]["images"] for split in ("train", "valid")},
-        samples_per_epoch=len(train[1]),
+        weights=read_json(f"data/weights/{model}.json"),
+        images={split: len(labels) for split, (_, labels) in zip(SPLITS, (train, valid), strict=True)},
         image_size=params.image.size,
-        trainable_parameters=sum(weight.shape.num_elements() for weight in head.trainable_weights),
+        trained=head.get_layer("logit"),
+        val_auc=figures.roc_auc(valid[1], logits[:, 0].astype(np.float64)),
+        seconds=seconds,
     )
-    training.forget(scratch)
 
 
-def fit_head(
-    train: rows.Rows, valid: rows.Rows, fit: Baseline, seed: int, scratch: Path
-) -> "tuple[keras.Model, list[training.Row], training.Row]":
-    """A head trained on features and labels, its journal, and its best row; a killed run resumes in scratch."""
-    head = discriminant.head(train, valid)
-    training.compile_model(head, keras.optimizers.Adam(fit.learning_rate))
-    journal, best = training.fit(
-        head,
-        FeatureBatches(*train, fit.batch_size, seed, training.completed_epochs(scratch)),
-        np.asarray(valid[0]),
-        valid[1],
-        epochs=fit.epochs,
-        patience=fit.patience,
-        scratch=scratch,
-        keep_start=True,
-    )
-    return head, journal, best
+def extract(forward: Network, width: int, folder: Path, split: str, params: Params) -> None:
+    """Write the features and labels of a split, batch after batch, straight to disk."""
+    images = int(shards.summary(SHARDS, split)["images"])
+    features, labels = rows.create(folder, split, images, width)
+    row = 0
+    with tqdm(total=images, desc=f"features of {split}", unit="image", disable=None) as progress:
+        for faces, classes, _ in shards.faces(
+            SHARDS, split, size=params.image.size, batch_size=params.features.batch_size
+        ):
+            features[row : row + len(faces)] = forward(faces)
+            labels[row : row + len(faces)] = classes
+            row += len(faces)
+            progress.update(len(faces))
+    print(f"{folder.name}, {split}: {images} rows of {width} features")
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ CROSS = [
 
 CHAMPION = "data/champion.keras"
 OVERLAID = (
-    *("answers", "confusion", "deletion", "history", "operating_points", "pr"),
+    *("answers", "confusion", "deletion", "operating_points", "pr"),
     *("reliability", "report", "robustness", "roc", "scores"),
 )
 
@@ -234,6 +234,7 @@ def main() -> None:
     in_order = [f"{model}-{phase}" for model in params.models for phase in get_args(Phase)]
     as_it_is: Any = {"dtype": str, "keep_default_na": False}
     tables = {name: overlaid(name, in_order, **as_it_is) for name in OVERLAID}
+    tables["history"] = overlaid("history", [name for name in in_order if name.endswith("-finetune")], **as_it_is)
     tables |= {"leaderboard": table[SHOWN], "differences": pairs, "cross_generator": elsewhere}
 
     champion, lead = table.to_dict("records")[0], pairs.to_dict("records")[0]

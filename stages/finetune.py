@@ -70,16 +70,19 @@ def main() -> None:
             [*backbone.layers, *head.layers], trains=fit.start == "fresh", devices=strategy.num_replicas_in_sync
         )
         network = assembly.detector(module, backbone, head)
-        training.compile_model(network, optimizer(fit, steps * fit.epochs, strategy.num_replicas_in_sync))
+        network.compile(
+            optimizer=optimizer(fit, steps * fit.epochs, strategy.num_replicas_in_sync),
+            loss=keras.losses.BinaryCrossentropy(from_logits=True),
+            metrics=[keras.metrics.BinaryAccuracy(threshold=0.0, name="accuracy")],  # of logits: P = 0.5
+        )
         journal, best = training.fit(
             network,
             train,
             valid,
             shards.labels(SHARDS, "valid"),
             epochs=fit.epochs,
-            patience=fit.epochs,  # the last epochs of a cosine bring the most
-            scratch=scratch,
             steps_per_epoch=steps,
+            scratch=scratch,
         )
 
     # The detector and its record.
@@ -88,14 +91,16 @@ def main() -> None:
     record.write(
         model,
         "finetune",
-        journal,
-        best,
         device=device,
         weights=read_json(f"data/weights/{model}.json"),
         images=images,
-        samples_per_epoch=steps * batch_size,
         image_size=size,
-        trainable_parameters=sum(weight.shape.num_elements() for weight in network.trainable_weights),
+        trained=network,
+        val_auc=best["val_auc"],
+        seconds=sum(row["seconds"] for row in journal),
+        epochs=len(journal),
+        best_epoch=int(best["epoch"]),
+        crops=len(journal) * steps * batch_size,
     )
     training.forget(scratch)
 

@@ -35,7 +35,10 @@ SetName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 Pattern = Annotated[str, AfterValidator(_compiles)]
 Model = Literal["resnet50", "densenet121"]
 Phase = Literal["baseline", "finetune"]
-RENAMED = {"stress": "corruptions"}
+FORMER = {  # keys of earlier versions, and what to do about them
+    "stress": "its name is corruptions now",
+    "baseline": "a baseline's head is solved, and has no parameters; delete the key",
+}
 
 
 class Section(BaseModel):
@@ -51,8 +54,7 @@ class Section(BaseModel):
             if key not in cls.model_fields:
                 close = get_close_matches(str(key), cls.model_fields, n=1)
                 hint = f"did you mean {close[0]}?" if close else f"known there: {', '.join(cls.model_fields)}"
-                hint = f"its name is {RENAMED[key]} now" if RENAMED.get(key) in cls.model_fields else hint
-                raise ValueError(f"unknown key {key!r}; {hint}")
+                raise ValueError(f"unknown key {key!r}; {FORMER.get(key, hint)}")
         return content
 
 
@@ -160,30 +162,18 @@ class Training(Section):
     deterministic: bool
 
 
-class Fit(Section):
-    """What both phases have in common."""
+class Finetune(Section):
+    """Backbone and head end to end."""
 
+    start: Literal["probe", "fresh"]
     epochs: Positive
     batch_size: Positive
     learning_rate: Annotated[float, Field(gt=0, le=1)]
 
 
-class Baseline(Fit):
-    """Transfer learning with a frozen backbone: the head alone, on the features, from their discriminant on."""
-
-    patience: Positive
-
-
-class Finetune(Fit):
-    """Backbone and head end to end."""
-
-    start: Literal["probe", "fresh"]
-
-
 class Detector(Section):
-    """Both phases of one backbone."""
+    """What a backbone's fine-tuning has for itself; there is nothing to choose about its baseline."""
 
-    baseline: Baseline
     finetune: Finetune
 
 

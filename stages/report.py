@@ -38,7 +38,7 @@ OPEN = f"""open {REPORT}/index.html in a browser: would this detector work for y
       make ui            the runs in MLflow"""
 TABLES = (
     *("roc", "reliability", "robustness", "external", "operating_points", "answers"),
-    *("report", "confusion", "history", "deletion"),
+    *("report", "confusion", "deletion"),
 )
 
 
@@ -101,7 +101,13 @@ def pictures(content: dict[str, Any]) -> dict[str, Markup]:
         "answers": figures.answers(tables["answers"]),
         "elsewhere": figures.elsewhere(content["cross"]),
         "deletion": figures.deletion(tables["deletion"]),
-        "history": figures.history(tables["history"]),
+        "history": figures.history(
+            {
+                name: pd.read_csv(f"plots/detectors/{name}/history.csv")
+                for name, files in content["detectors"].items()
+                if files["record"]["phase"] == "finetune"
+            }
+        ),
     }
     if len(next(iter(tables["robustness"].values()))):
         drawn["robustness"] = figures.robustness(tables["robustness"], "roc_auc", "AUC")

@@ -11,7 +11,7 @@ A table of each pass is kept in a git-ignored scratch folder until a later run o
 that is killed resumes there, and a new external set or a new strength costs its own passes and no others.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from stages.backend import keras, tf
+from stages.backend import tf
 from stages.detectors import assembly, device
 from stages.errors import run
 from stages.faces import corruptions, shards
@@ -29,8 +29,6 @@ from stages.params import Params, detector_argument, load
 
 SHARDS, EXTERNAL = Path("data/shards"), Path("data/external")
 CODE = [Path(str(module.__file__)) for module in (assembly, corruptions, device, shards)] + [Path(__file__)]
-
-Network = Callable[["tf.Tensor"], "tf.Tensor"]  # images (n, size, size, 3) in 0–255 to logits (n, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +55,7 @@ def main() -> None:
     device.prepare("float32", params.training.seed)
     strategy = device.distribution()
     with strategy.scope():
-        network = spread(assembly.with_logits(assembly.load(model)), strategy)
+        network = device.spread(assembly.with_logits(assembly.load(model)), strategy)
 
     scratch = project_root() / ".scratch" / "scores" / name
     common = [sha256(model), *map(sha256, CODE), params.image.size, *map(version, ("tensorflow", "keras"))]
@@ -93,32 +91,7 @@ def passes(params: Params) -> Iterator[Pass]:
             yield Pass(SHARDS, "test", "test", kind, strength)
 
 
-def spread(model: "keras.Model", strategy: "tf.distribute.Strategy") -> Network:
-    """A detector as a function of a batch, which all devices share; the answers are in the order of the images."""
-    devices = strategy.num_replicas_in_sync
-
-    def judge(images: "tf.Tensor") -> "tf.Tensor":
-        # Cast on the device: a byte a value has to get there, not four.
-        return model(tf.cast(images, tf.float32), training=False)
-
-    answers: Network = tf.function(lambda shares: strategy.run(judge, (shares,)), reduce_retracing=True)
-    if devices == 1:
-        return answers
-
-    def network(images: "tf.Tensor") -> "tf.Tensor":
-        # Black images fill up a batch that cannot be shared equally: no device is left with none.
-        filled = np.pad(images, [(0, -len(images) % devices), (0, 0), (0, 0), (0, 0)])
-        parts = np.split(filled, devices)
-        with tf.device("CPU"):  # or all would go to the first GPU, and on to the others from there
-            shares = strategy.experimental_distribute_values_from_function(
-                lambda context: tf.constant(parts[context.replica_id_in_sync_group])
-            )
-        return tf.concat(strategy.experimental_local_results(answers(shares)), axis=0)[: len(images)]
-
-    return network
-
-
-def forward(network: Network, way: Pass, params: Params, description: str) -> pd.DataFrame:
+def forward(network: device.Network, way: Pass, params: Params, description: str) -> pd.DataFrame:
     """The rows of one pass."""
     clean = way.kind == "clean"
     batches = shards.faces(

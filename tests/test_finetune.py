@@ -1,6 +1,5 @@
 """From shards to scores through the stages' own commands: once with a real backbone, and in detail with a toy."""
 
-import csv
 import json
 import os
 import shutil
@@ -11,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
 
-from stages import baseline, features, finetune, score, weights
+from stages import baseline, finetune, score, weights
 from stages.backend import keras
 from stages.detectors import assembly, training
 from stages.errors import UserError
@@ -25,6 +25,7 @@ COUNTS = {"train": 12, "valid": 6, "test": 6}
 KINDS, PHASES = ("features", "labels"), ("baseline", "finetune")
 LEARNS = {"epochs": 6, "learning_rate": 0.05}  # the toy, that dark faces are real and light ones fake
 MODEL = "resnet50"
+HISTORY = Path(f"plots/detectors/{MODEL}-finetune/history.csv")
 SETTINGS = {
     "image.size": SIDE,
     "image.crop": CROP,
@@ -35,8 +36,6 @@ SETTINGS = {
     "training.precision": "float32",
     "score.batch_size": 4,
     **{f"corruptions.{kind}": [] for kind in ("jpeg", "blur", "resize", "noise", "social")},
-    f"detectors.{MODEL}.baseline.epochs": 3,
-    f"detectors.{MODEL}.baseline.batch_size": 8,
     f"detectors.{MODEL}.finetune.epochs": 1,
     f"detectors.{MODEL}.finetune.batch_size": 6,
     f"detectors.{MODEL}.finetune.learning_rate": 0.001,
@@ -85,11 +84,6 @@ def read_json(path):
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
-def read_history(phase):
-    with Path(f"plots/detectors/{MODEL}-{phase}/history.csv").open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory, write_params, command, noise, png):
     """A project in which the stages ran once, with the real backbone; tests only read it."""
@@ -101,7 +95,6 @@ def ran(tmp_path_factory, write_params, command, noise, png):
         write_params(SETTINGS | {"features.from_block": "conv4"})
         write_shards(noise, png)
         command(weights.main, MODEL)
-        command(features.main, MODEL)
         command(baseline.main, MODEL)
         command(score.main, MODEL, "baseline")
         command(finetune.main, MODEL)
@@ -127,44 +120,47 @@ def test_the_stages_leave_their_files_and_nothing_else(project):
             *[f"data/shards/{path.name}" for path in Path("data/shards").glob("*.tfrecord")],
             f"data/weights/{MODEL}.json",
             f"data/weights/{MODEL}.weights.h5",
-            f"data/features/{MODEL}/features.json",
             *[f"data/features/{MODEL}/{split}.{kind}.npy" for split in ("train", "valid") for kind in KINDS],
             *[f"data/models/{MODEL}-{phase}.{kind}" for phase in PHASES for kind in ("keras", "json")],
             *[f"data/scores/{MODEL}-{phase}.parquet" for phase in PHASES],
-            *[f"plots/detectors/{MODEL}-{phase}/history.csv" for phase in PHASES],
+            f"plots/detectors/{MODEL}-finetune/history.csv",
         ]
     )
 
 
-@pytest.mark.parametrize(("phase", "epochs"), [("baseline", [0, 1, 2, 3]), ("finetune", [1])])
-def test_the_history_has_its_epochs_and_columns(project, phase, epochs):
-    rows = read_history(phase)
-    assert list(rows[0]) == training.COLUMNS
-    assert [int(row["epoch"]) for row in rows] == epochs
-    for row in rows[-1:]:
-        assert all(0 <= float(row[name]) <= 1 for name in ("accuracy", "val_accuracy", "val_auc"))
-        assert float(row["loss"]) > 0
-    assert float(rows[-1]["learning_rate"]) == pytest.approx(0.0001 if phase == "baseline" else 0, abs=1e-9)
+def test_the_history_has_its_epochs_and_columns(project):
+    (row,) = training.read_history(HISTORY)
+    assert list(row) == training.COLUMNS
+    assert row["epoch"] == 1
+    assert all(0 <= row[name] <= 1 for name in ("accuracy", "val_accuracy", "val_auc"))
+    assert row["loss"] > 0
+    assert row["learning_rate"] == pytest.approx(0, abs=1e-9)
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_the_record_says_what_the_detector_was_made_of(project, phase):
+def test_the_record_says_what_the_detector_was_made_of(project, phase, noise):
     record = read_json(f"data/models/{MODEL}-{phase}.json")
-    rows = read_history(phase)
     assert set(record) == RECORD
     assert (record["model"], record["phase"], record["precision"]) == (MODEL, phase, "float32")
     assert record["weights"] == read_json(f"data/weights/{MODEL}.json")
     assert record["weights"]["source"] == "random"
     assert "CPU" in record["device"] or "GPU" in record["device"]
     assert (record["train_images"], record["valid_images"], record["image_size"]) == (12, 6, SIDE)
-    assert record["epochs"] == int(rows[-1]["epoch"])
-    (best,) = (row for row in rows if int(row["epoch"]) == record["best_epoch"])
-    assert record["best_val_auc"] == pytest.approx(float(best["val_auc"]))
-    assert record["train_seconds"] == pytest.approx(sum(float(row["seconds"] or 0) for row in rows), abs=0.01)
+    said, labels = logits(phase, noise), [label for _, label, _ in faces("valid", noise)]
+    assert record["best_val_auc"] == pytest.approx(roc_auc_score(labels, said))
     assert record["model_sha256"] == sha256(f"data/models/{MODEL}-{phase}.keras")
 
 
-def test_the_baseline_trains_its_head_and_fine_tuning_everything(project):
+def test_the_record_says_what_training_took(project):
+    solved, trained = (read_json(f"data/models/{MODEL}-{phase}.json") for phase in PHASES)
+    assert solved["epochs"] is solved["best_epoch"] is solved["images_per_second"] is None
+    (row,) = training.read_history(HISTORY)
+    assert (trained["epochs"], trained["best_epoch"]) == (1, 1)
+    assert trained["train_seconds"] == pytest.approx(row["seconds"], abs=0.01)
+    assert trained["images_per_second"] == pytest.approx(12 / row["seconds"], abs=0.01)
+
+
+def test_the_baseline_solves_its_head_and_fine_tuning_trains_everything(project):
     head = 2 * 1024 + 2048 + 1  # average and spread of conv4, and conv5
     assert read_json(f"data/models/{MODEL}-baseline.json")["trainable_parameters"] == head
     backbone = assembly.backbone_module(MODEL).backbone()
@@ -230,11 +226,11 @@ def baseline_of_toy(tmp_path_factory, write_params, command, noise, png, toy):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project)
         patch.delenv("DVC_ROOT", raising=False)
-        for module in (weights, features, assembly):
+        for module in (weights, assembly):
             patch.setattr(module, "backbone_module", lambda model: toy)
         write_params(SETTINGS)
         write_shards(noise, png)
-        for stage in (weights, features, baseline):
+        for stage in (weights, baseline):
             command(stage.main, MODEL)
     keras.config.set_dtype_policy(policy)
     return project
@@ -286,7 +282,7 @@ def published():
 
 
 def history():
-    rows = training.read_history(Path(f"plots/detectors/{MODEL}-finetune/history.csv"))
+    rows = training.read_history(HISTORY)
     return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
 
 
@@ -370,21 +366,6 @@ def test_a_kill_between_journal_and_backup_draws_the_same_crops_again(small, noi
     for row, same in zip(history(), expected, strict=True):
         assert row == pytest.approx(same, rel=1e-3, abs=1e-5)
     np.testing.assert_allclose(logits("finetune", noise), whole, rtol=1e-2, atol=1e-3)
-
-
-def test_a_baseline_that_was_killed_draws_the_batches_that_it_would_have_drawn(small, command, monkeypatch):
-    small(epochs=1)  # only for the parameters
-    plot = Path(f"plots/detectors/{MODEL}-baseline/history.csv")
-    whole = training.read_history(plot)
-    with monkeypatch.context() as patch:
-        interrupt(patch, 1)
-        with pytest.raises(KeyboardInterrupt):
-            command(baseline.main, MODEL)
-    command(baseline.main, MODEL)
-    resumed = training.read_history(plot)
-    assert [row["epoch"] for row in resumed] == [0, 1, 2, 3]
-    for column in ("loss", "val_loss", "val_auc"):
-        assert [row[column] for row in resumed[1:]] == pytest.approx([row[column] for row in whole[1:]], rel=1e-5)
 
 
 def test_a_changed_rate_does_not_go_on_from_the_old_ones_epochs(small, monkeypatch, capsys):

@@ -38,7 +38,8 @@ def test_the_committed_file_is_sound_and_trains_four_detectors_on_the_sample() -
         ("imgae", {}, r"unknown key 'imgae'; did you mean image\?"),
         ("stress", {}, "unknown key 'stress'; its name is corruptions now"),
         ("image.sise", 64, r"image: unknown key 'sise'; did you mean size\?"),
-        ("detectors.resnet50.finetune.xyz", 1, "unknown key 'xyz'; known there: epochs, "),
+        ("detectors.resnet50.finetune.xyz", 1, "unknown key 'xyz'; known there: start, epochs, "),
+        ("detectors.resnet50.baseline", {}, "unknown key 'baseline'; a baseline's head is solved"),
         ("image.size", "64", "image.size = '64': input should be a valid integer"),
         ("image.size", 64.5, "image.size = 64.5: input should be a valid integer"),
         ("image.size", 8, "image.size = 8: input should be greater than or equal to 32"),
@@ -71,8 +72,8 @@ def test_the_committed_file_is_sound_and_trains_four_detectors_on_the_sample() -
         ("models", ["vgg16"], "models.0 = 'vgg16': input should be 'resnet50' or 'densenet121'"),
         ("features.from_block", "conv9", "features.from_block = 'conv9': input should be 'conv2', "),
         ("detectors.resnet50.finetune.start", "warm", "start = 'warm': input should be 'probe' or 'fresh'"),
-        ("detectors.resnet50.baseline.learning_rate", 0, "learning_rate = 0: input should be greater than 0"),
-        ("detectors.resnet50.baseline.learning_rate", "1e-3", "learning_rate = '1e-3': input should be a valid number"),
+        ("detectors.resnet50.finetune.learning_rate", 0, "learning_rate = 0: input should be greater than 0"),
+        ("detectors.resnet50.finetune.learning_rate", "1e-3", "learning_rate = '1e-3': input should be a valid number"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_allowed(
@@ -109,9 +110,9 @@ def test_further_problems_are_counted(content: dict[str, Any]) -> None:
 
 
 def test_scientific_notation_is_a_number(tmp_path: Path) -> None:
-    text = (ROOT / "params.yaml").read_text().replace("learning_rate: 0.0001 ", "learning_rate: 1e-4 ", 1)
+    text = (ROOT / "params.yaml").read_text().replace("learning_rate: 0.001 ", "learning_rate: 1e-4 ", 1)
     (tmp_path / "params.yaml").write_text(text)
-    assert params.load(tmp_path / "params.yaml").detectors["resnet50"].baseline.learning_rate == 0.0001
+    assert params.load(tmp_path / "params.yaml").detectors["resnet50"].finetune.learning_rate == 0.0001
 
 
 @pytest.mark.parametrize(

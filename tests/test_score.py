@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 
 from stages import score
 from stages.backend import keras, tf
-from stages.detectors import assembly
+from stages.detectors import assembly, device
 from stages.faces import shards
 from stages.files import sha256
 
@@ -180,7 +180,7 @@ def test_a_run_that_is_stopped_goes_on_where_it_was(scored, passes, monkeypatch)
 
 def test_bytes_and_floats_have_the_same_logits(project, noise):
     model = assembly.with_logits(assembly.load(Path(f"data/models/{NAME}.keras")))
-    network = score.spread(model, tf.distribute.get_strategy())
+    network = device.spread(model, tf.distribute.get_strategy())
     images = np.stack([noise(number, SIDE, SIDE) for number in range(3)])
     wanted = model(images.astype(np.float32), training=False)
     for batch in (images, images.astype(np.float32)):

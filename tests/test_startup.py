@@ -27,7 +27,7 @@ LOADED_LATER = {
     "evaluate": NETWORKS | TRACKING,
     "compare": NETWORKS | TRACKING,
     # These write shards or run networks.
-    **dict.fromkeys(("preprocess", "external", "weights", "features", "baseline", "finetune"), TRACKING),
+    **dict.fromkeys(("preprocess", "external", "weights", "baseline", "finetune"), TRACKING),
     **dict.fromkeys(("score", "explain", "export"), TRACKING),
 }
 

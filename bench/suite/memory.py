@@ -28,7 +28,7 @@ from stages.faces import shards
 SLOW = True
 FEW, MANY, ROUNDS = 2_000, 20_000, 1
 SIDE, BATCH, STEPS = 32, 32, 20
-FEATURES = ["-m", "stages.features", "densenet121"]
+BASELINE = ["-m", "stages.baseline", "densenet121"]
 TRAINING = ["-c", "from bench.suite.memory import train; train()"]
 
 
@@ -39,7 +39,7 @@ def measure() -> Iterator[Result]:
     for images in (FEW, MANY):
         make_project(Path(str(images)), images)
     jobs = {
-        "memory.features": ("features", FEATURES),
+        "memory.baseline": ("the baseline", BASELINE),
         "memory.training": (f"{STEPS} steps of training", TRAINING),
     }
     for name, (what, command) in jobs.items():

@@ -1,9 +1,14 @@
 """Where networks run, and in which precision."""
 
 import os
+from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
+
 from stages.backend import keras, tf
+
+Network = Callable[["tf.Tensor"], "tf.Tensor"]  # uint8 images (n, size, size, 3) to float32 answers (n, width)
 
 
 class Device(NamedTuple):
@@ -47,3 +52,28 @@ def distribution() -> "tf.distribute.Strategy":
         return tf.distribute.get_strategy()
     print(f"{len(gpus)} GPUs share each batch")
     return tf.distribute.MirroredStrategy([gpu.name for gpu in gpus])
+
+
+def spread(model: "keras.Model", strategy: "tf.distribute.Strategy") -> Network:
+    """A model as a function of a batch, which all devices share; the answers are in the order of the images."""
+    devices = strategy.num_replicas_in_sync
+
+    def judge(images: "tf.Tensor") -> "tf.Tensor":
+        # Cast on the device: a byte a value has to get there, not four.
+        return model(tf.cast(images, tf.float32), training=False)
+
+    answers: Network = tf.function(lambda shares: strategy.run(judge, (shares,)), reduce_retracing=True)
+    if devices == 1:
+        return answers
+
+    def network(images: "tf.Tensor") -> "tf.Tensor":
+        # Black images fill up a batch that cannot be shared equally: no device is left with none.
+        filled = np.pad(images, [(0, -len(images) % devices), (0, 0), (0, 0), (0, 0)])
+        parts = np.split(filled, devices)
+        with tf.device("CPU"):  # or all would go to the first GPU, and on to the others from there
+            shares = strategy.experimental_distribute_values_from_function(
+                lambda context: tf.constant(parts[context.replica_id_in_sync_group])
+            )
+        return tf.concat(strategy.experimental_local_results(answers(shares)), axis=0)[: len(images)]
+
+    return network

@@ -3,32 +3,33 @@
 from pathlib import Path
 from typing import Any
 
+from stages.backend import keras
 from stages.detectors.device import Device
-from stages.detectors.training import Row
 from stages.files import sha256, write_json
 
 
 def write(
     model: str,
     phase: str,
-    rows: list[Row],
-    best: Row,
     *,
     device: Device,
     weights: dict[str, Any],
     images: dict[str, int],
-    samples_per_epoch: int,
     image_size: int,
-    trainable_parameters: int,
+    trained: "keras.Layer",
+    val_auc: float,
+    seconds: float,
+    epochs: int | None = None,
+    best_epoch: int | None = None,
+    crops: int | None = None,
 ) -> None:
-    """Publish ``data/models/M-P.json`` for a detector that is saved, from its training journal.
+    """Publish ``data/models/M-P.json`` for a detector that is saved.
 
-    ``samples_per_epoch`` counts what an epoch sees: crops, or rows of features. Times are seconds, of training alone.
+    ``trained`` is the part of the network that was; ``seconds`` are those of its training alone. ``epochs`` were run,
+    over so many ``crops`` in all; a head that is solved has neither.
     """
-    seconds = sum(row["seconds"] or 0.0 for row in rows)
-    epochs = int(rows[-1]["epoch"] or 0)
-    speed = epochs * samples_per_epoch / seconds if seconds else None
     path = Path(f"data/models/{model}-{phase}.keras")
+    speed = None if crops is None else round(crops / seconds, 2)
     write_json(
         path.with_suffix(".json"),
         {
@@ -41,16 +42,14 @@ def write(
             "valid_images": images["valid"],
             "image_size": image_size,
             "epochs": epochs,
-            "best_epoch": int(best["epoch"] or 0),
-            "best_val_auc": best["val_auc"],
-            "trainable_parameters": trainable_parameters,
+            "best_epoch": best_epoch,
+            "best_val_auc": val_auc,
+            "trainable_parameters": sum(weight.shape.num_elements() for weight in trained.trainable_weights),
             "train_seconds": round(seconds, 2),
-            "images_per_second": None if speed is None else round(speed, 2),
+            "images_per_second": speed,
             "model_sha256": sha256(path),
         },
     )
+    where = "" if epochs is None else f" in epoch {best_epoch} of {epochs}"
     pace = "" if speed is None else f" ({speed:,.1f} images/s on {device.name})"
-    print(
-        f"{model}-{phase}: validation AUC {best['val_auc']:.4f} in epoch {int(best['epoch'] or 0)} of {epochs}, "
-        f"{seconds:.0f} s of training{pace}"
-    )
+    print(f"{model}-{phase}: validation AUC {val_auc:.4f}{where}, {seconds:.0f} s of training{pace}")

@@ -1,4 +1,4 @@
-"""The training loop of both phases: Keras' ``fit``, the best epoch by exact validation figures, and survival of a kill.
+"""The training loop: Keras' ``fit``, the best epoch by exact validation figures, and survival of a kill.
 
 All that a restart needs lies in one scratch folder: the journal (one row an epoch), the best weights, and a backup of
 model and optimiser. The folder's name is a digest of parameters, inputs and code, so none of them ever meets an old
@@ -25,16 +25,7 @@ from stages.scoring import figures, intervals
 COLUMNS = ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "val_auc", "learning_rate", "seconds"]
 HISTORY, BACKUPS = "history.csv", "epoch-*.weights.h5"
 CONFIDENCE, RESAMPLES = 0.95, 200  # of the interval that says whether two epochs can be told apart
-Row = dict[str, float | None]
-
-
-def compile_model(model: "keras.Model", optimizer: "keras.Optimizer") -> None:
-    """Compile a model that gives logits: binary cross-entropy, accuracy at P = 0.5."""
-    model.compile(
-        optimizer=optimizer,
-        loss=keras.losses.BinaryCrossentropy(from_logits=True),
-        metrics=[keras.metrics.BinaryAccuracy(threshold=0.0, name="accuracy")],
-    )
+Row = dict[str, float]
 
 
 def warmed_cosine(peak: float, steps: int, warmup: float) -> "keras.optimizers.schedules.LearningRateSchedule":
@@ -76,9 +67,9 @@ class Journal(keras.callbacks.Callback):
     backed up after this callback; an epoch that was killed between the two is run again, its first try forgotten.
     """
 
-    def __init__(self, scratch: Path, patience: int, valid: Any, labels: NDArray[np.int8]) -> None:
+    def __init__(self, scratch: Path, valid: Any, labels: NDArray[np.int8]) -> None:
         super().__init__()
-        self.scratch, self.patience, self.valid, self.labels = scratch, patience, valid, labels
+        self.scratch, self.valid, self.labels = scratch, valid, labels
         self.rows: list[Row] = read_history(scratch / HISTORY) if (scratch / HISTORY).exists() else []
 
     def best_weights(self) -> Path | None:
@@ -94,14 +85,9 @@ class Journal(keras.callbacks.Callback):
         file = self.best_weights()
         return next(row for row in self.rows if row["epoch"] == _epoch(file)) if file else None
 
-    def over(self, epochs: int) -> bool:
-        """Whether all epochs are done, or the best one is too long ago."""
-        last, best = (self.rows[-1]["epoch"] or 0) if self.rows else 0, self.best
-        return last >= epochs or (best is not None and last - (best["epoch"] or 0) >= self.patience)
-
     def go_on_from(self, epoch: int) -> None:
         """Forget what came after an epoch that has its backup, and the weights that were the best before it."""
-        self.rows = [row for row in self.rows if (row["epoch"] or 0) <= epoch]
+        self.rows = [row for row in self.rows if row["epoch"] <= epoch]
         for file in set(self.scratch.glob("best-*.npz")) - {self.best_weights()}:
             file.unlink()
 
@@ -111,11 +97,10 @@ class Journal(keras.callbacks.Callback):
         self.started = time.monotonic()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Validate, write the epoch down, stop if the best one is too long ago."""
+        """Validate, write the epoch down."""
         seconds = time.monotonic() - self.started
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         self.add(epoch + 1, {**(logs or {}), "learning_rate": rate, "seconds": seconds})
-        self.model.stop_training = self.over(epoch + 2)
 
     def add(self, epoch: int, measured: dict[str, float]) -> None:
         """Validate the model as it is, add its row, and keep its weights if it is the best."""
@@ -128,7 +113,8 @@ class Journal(keras.callbacks.Callback):
             "val_accuracy": float(figures.correct(self.labels, logits, 0.0).mean()),
             "val_auc": figures.roc_auc(self.labels, logits),
         }
-        row: Row = {column: {"epoch": float(epoch), **measured, **validated}.get(column) for column in COLUMNS}
+        known = {"epoch": float(epoch), **measured, **validated}
+        row = {column: known[column] for column in COLUMNS}
         better = self.better(row, logits)
         self.rows.append(row)
         if better:
@@ -147,9 +133,9 @@ class Journal(keras.callbacks.Callback):
             )
         if low > 0 or high < 0:
             return low > 0
-        lower = (row["val_loss"] or 0.0) < (best["val_loss"] or 0.0)
+        lower = row["val_loss"] < best["val_loss"]
         chosen, other = (row, best) if lower else (best, row)
-        if (chosen["val_auc"] or 0.0) < (other["val_auc"] or 0.0):
+        if chosen["val_auc"] < other["val_auc"]:
             print(
                 f"epoch {chosen['epoch']:.0f} is kept before {other['epoch']:.0f} by its loss "
                 f"({chosen['val_loss']:.4f} and {other['val_loss']:.4f}): {len(self.labels)} validation images "
@@ -207,32 +193,28 @@ def fit(
     labels: NDArray[np.int8],
     *,
     epochs: int,
-    patience: int,
+    steps_per_epoch: int,
     scratch: Path,
-    steps_per_epoch: int | None = None,
-    keep_start: bool = False,
 ) -> tuple[list[Row], Row]:
     """Train a compiled model, leave it with the weights of its best epoch; return all rows, and that of the best.
 
-    ``labels`` (n,) are those of ``valid``, in its order. With ``keep_start`` the model as it came counts as epoch 0.
-    A run that finds its own scratch folder goes on from there.
+    ``train`` never ends; ``labels`` (n,) are those of ``valid``, in its order. A run that finds its own scratch folder
+    goes on from there.
     """
     scratch.mkdir(parents=True, exist_ok=True)
-    journal, backup = Journal(scratch, patience, valid, labels), Backup(scratch)
+    journal, backup = Journal(scratch, valid, labels), Backup(scratch)
     journal.set_model(model)
     done = completed_epochs(scratch)
     journal.go_on_from(done)
-    if keep_start and not journal.rows:
-        journal.add(0, {})
     if done:
         print(f"resumed: {done} of {epochs} epochs were done before")
-    if not journal.over(epochs):
+    if done < epochs:
         model.fit(
             train,
             initial_epoch=backup.restore(model),
             epochs=epochs,
             steps_per_epoch=steps_per_epoch,
-            shuffle=False,  # both kinds of training data shuffle themselves
+            shuffle=False,  # the crops are shuffled already
             callbacks=[keras.callbacks.TerminateOnNaN(), journal, backup],
             verbose=1 if sys.stdout.isatty() else 2,
         )
@@ -247,14 +229,14 @@ def forget(scratch: Path) -> None:
 
 
 def read_history(path: Path) -> list[Row]:
-    """The rows of a history file; an empty cell is None."""
+    """The rows of a history file."""
     with path.open(newline="", encoding="utf-8") as file:
-        return [{key: float(cell) if cell else None for key, cell in row.items()} for row in csv.DictReader(file)]
+        return [{column: float(cell) for column, cell in row.items()} for row in csv.DictReader(file)]
 
 
 def write_history(path: Path, rows: list[Row]) -> None:
-    """Publish rows as CSV with the columns of ``COLUMNS``; what a row lacks stays empty."""
+    """Publish rows as CSV with the columns of ``COLUMNS``."""
     with publish(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, restval="")
+        writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
-        writer.writerows({**row, "epoch": int(row["epoch"] or 0)} for row in rows)
+        writer.writerows({**row, "epoch": int(row["epoch"])} for row in rows)

@@ -154,8 +154,13 @@ def history(tables: Tables) -> Figure:
 
 
 def _styles(names: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """A colour and a mark for each detector, in the order of the alphabet, as Vega gives them."""
-    for number, name in enumerate(sorted(names)):
+    """A colour and a mark for each detector, as Vega gives them to all in the order of the alphabet.
+
+    Where baselines are missing, fine-tuned detectors have the colours that they have beside them.
+    """
+    models = sorted({name.partition("-")[0] for name in names})
+    for name in sorted(names):
+        number = 2 * models.index(name.partition("-")[0]) + name.endswith("-finetune")
         yield name, {"color": COLOURS[number % len(COLOURS)], "marker": MARKS[number % len(MARKS)], "markersize": 4}
 
 

@@ -21,7 +21,7 @@ from stages.reporting import worth
 DATA_SOURCE, CONTACT_SHEET = Path("data/raw/source.json"), Path("data/contact_sheet.jpg")
 EVIDENCE = "class_activation_maps.jpg"
 CALIBRATION, CARD = "calibration.json", "model_card.md"  # their names in a run
-SHARED_STAGES, MODEL_STAGES = ("download", "index", "split", "preprocess"), ("weights", "features", "baseline")
+SHARED_STAGES, MODEL_STAGES = ("download", "index", "split", "preprocess"), ("weights", "baseline")
 FIT_FIGURES = ("epochs", "best_epoch", "best_val_auc", "trainable_parameters", "train_seconds", "images_per_second")
 
 
@@ -70,8 +70,8 @@ def detectors(params: Params) -> Iterator[Detector]:
         for phase in get_args(Phase):
             name = f"{model}-{phase}"
             record, metrics = Path(f"data/models/{name}.json"), Path(f"data/figures/{name}.json")
-            history, calibration = Path(f"plots/detectors/{name}/history.csv"), Path(f"data/calibration/{name}.json")
-            needed = (record.with_suffix(".keras"), record, metrics, history, calibration, DATA_SOURCE)
+            plots, calibration = Path(f"plots/detectors/{name}"), Path(f"data/calibration/{name}.json")
+            needed = (record.with_suffix(".keras"), record, metrics, plots / "roc.csv", calibration, DATA_SOURCE)
             if not all(path.exists() for path in needed):
                 continue
             _check_params(params, model, phase)
@@ -79,7 +79,7 @@ def detectors(params: Params) -> Iterator[Detector]:
             files |= {CALIBRATION: calibration}
             card = Path(f"data/report/{name}.md")
             files |= {CARD: card} if card.exists() else {}
-            files |= {f"tables/{table.name}": table for table in sorted(history.parent.glob("*.csv"))}
+            files |= {f"tables/{table.name}": table for table in sorted(plots.glob("*.csv"))}
             files |= {CONTACT_SHEET.name: CONTACT_SHEET} if CONTACT_SHEET.exists() else {}
             evidence = Path(f"data/explanations/{name}/sheet.jpg")
             files |= {EVIDENCE: evidence} if evidence.exists() else {}
@@ -162,7 +162,7 @@ def _git(*arguments: str) -> str | None:
 
 def parameters(detector: Detector, params: Params) -> dict[str, str]:
     """What a detector was made with, flat, under the same names for all, so that MLflow's comparison lines them up."""
-    both = params.detectors[detector.model]  # type: ignore[index]
+    finetune = params.detectors[detector.model].finetune  # type: ignore[index]
     values = {
         "model": detector.model,
         "phase": detector.phase,
@@ -179,22 +179,23 @@ def parameters(detector: Detector, params: Params) -> dict[str, str]:
         "features_magnify": params.features.magnify,
         **{f"augment_{kind}": share for kind, share in params.augment.model_dump().items()},
         "seed": params.training.seed,
-        **(both.baseline if detector.phase == "baseline" else both.finetune).model_dump(),
+        **(finetune.model_dump() if detector.phase == "finetune" else {}),
     }
     return {name: str(value) for name, value in values.items()}
 
 
 def curves(detector: Detector) -> Iterator[Point]:
-    """The history of the training: ``train/loss``, ``valid/loss`` and so on, a point an epoch."""
+    """The history of the training: ``train/loss``, ``valid/loss`` and so on, a point an epoch; none of a baseline."""
+    if detector.phase == "baseline":
+        return
     elapsed = 0.0
     with (detector.plots / "history.csv").open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            elapsed += float(row["seconds"] or 0)
+            elapsed += float(row["seconds"])
             epoch = int(row.pop("epoch"))
             for column, cell in row.items():
-                if cell:  # epoch 0 of a baseline has validation figures only
-                    split, name = ("valid", column[4:]) if column.startswith("val_") else ("train", column)
-                    yield Point(f"{split}/{name}", float(cell), elapsed, epoch)
+                split, name = ("valid", column[4:]) if column.startswith("val_") else ("train", column)
+                yield Point(f"{split}/{name}", float(cell), elapsed, epoch)
 
 
 def figures(detector: Detector) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The training loop on a model of five numbers: its journal, the best epoch, early stopping, and kills."""
+"""The training loop on a model of five numbers: its journal, the best epoch, and kills."""
 
 import os
 import signal
@@ -16,13 +16,18 @@ from stages.files import sha256
 
 HERE = Path(__file__)
 ROOT = HERE.parents[2]
+MEASURED = {"loss": 0.5, "accuracy": 0.7, "learning_rate": 0.001, "seconds": 4.0}
 
 
 def linear(weight=0.0, optimizer=None):
     """Four features to a logit, compiled; the first feature's weight can be set."""
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, kernel_initializer="zeros")])
     model.set_weights([np.array([[weight], [0], [0], [0]], np.float32), np.zeros(1, np.float32)])
-    training.compile_model(model, optimizer or keras.optimizers.Adam(0.05))
+    model.compile(
+        optimizer=optimizer or keras.optimizers.Adam(0.05),
+        loss=keras.losses.BinaryCrossentropy(from_logits=True),
+        metrics=[keras.metrics.BinaryAccuracy(threshold=0.0, name="accuracy")],
+    )
     return model
 
 
@@ -47,15 +52,16 @@ def sign(factor=1, count=16):
     return tf.data.Dataset.from_tensor_slices((features, labels)).batch(count)
 
 
-def train(scratch, epochs=5, patience=10, model=None, **options):
+def train(scratch, epochs=5, model=None):
     """Fit the linear model on the noisy examples; return it and the journal."""
-    return fit(model or linear(), examples(0), examples(1), scratch, epochs=epochs, patience=patience, **options)
+    return fit(model or linear(), examples(0), examples(1), scratch, epochs, steps=4)
 
 
-def fit(model, data, valid, scratch, **options):
-    """Fit a model that counts as epoch 0; return it and the journal."""
-    options = {"keep_start": True} | options
-    rows, _ = training.fit(model, data, valid, labels_of(valid), scratch=scratch, **options)
+def fit(model, data, valid, scratch, epochs, steps=1):
+    """Fit a model on data, over and over; return it and the journal."""
+    rows, _ = training.fit(
+        model, data and data.repeat(), valid, labels_of(valid), epochs=epochs, steps_per_epoch=steps, scratch=scratch
+    )
     return model, rows
 
 
@@ -83,48 +89,28 @@ def assert_same_weights(one, other):
 
 def test_the_journal_has_a_row_an_epoch_with_every_column(tmp_path):
     _, rows = train(tmp_path / "scratch", epochs=3)
-    assert [row["epoch"] for row in rows] == [0, 1, 2, 3]
-    assert list(rows[0]) == training.COLUMNS
-    for row in rows[1:]:
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    for row in rows:
         assert list(row) == training.COLUMNS
-        assert None not in row.values()
         assert row["learning_rate"] == pytest.approx(0.05)
         assert row["seconds"] >= 0
-    assert rows[-1]["loss"] < rows[1]["loss"]
+    assert rows[-1]["loss"] < rows[0]["loss"]
     assert training.read_history(tmp_path / "scratch" / training.HISTORY) == rows
-
-
-def test_figures_of_the_start_are_those_of_logits_zero(tmp_path):
-    _, rows = train(tmp_path / "scratch", epochs=1)
-    start = rows[0]
-    positives = np.concatenate([labels for _, labels in examples(1).as_numpy_iterator()]).mean()
-    assert start["epoch"] == 0
-    assert start["val_loss"] == pytest.approx(np.log(2))
-    assert start["val_auc"] == pytest.approx(0.5)
-    assert start["val_accuracy"] == pytest.approx(positives)  # 0 counts as fake
-    assert start["loss"] is start["learning_rate"] is start["seconds"] is None
 
 
 def test_the_model_ends_with_the_weights_of_its_best_epoch(tmp_path):
     # AUC is 1 where the first weight is positive, 0 where negative: epochs pull it down, up, down.
     batches = sign(-1).concatenate(sign()).concatenate(sign(-1))
     model = linear(-1.0, keras.optimizers.SGD(50.0))
-    _, rows = fit(model, batches.repeat(), sign(), tmp_path / "scratch", epochs=3, patience=9, steps_per_epoch=1)
-    assert [row["val_auc"] for row in rows] == [0, 0, 1, 0]
+    _, rows = fit(model, batches, sign(), tmp_path / "scratch", epochs=3)
+    assert [row["val_auc"] for row in rows] == [0, 1, 0]
     assert model.get_weights()[0][0, 0] > 0
-    assert model.evaluate(sign(), verbose=0)[0] == pytest.approx(rows[2]["val_loss"], rel=1e-5)
+    assert model.evaluate(sign(), verbose=0)[0] == pytest.approx(rows[1]["val_loss"], rel=1e-5)
 
 
-def test_a_start_that_training_only_harms_is_kept(tmp_path):
+def test_the_start_is_no_epoch(tmp_path):
     model = linear(1.0, keras.optimizers.SGD(50.0))
-    _, rows = fit(model, sign(-1), sign(), tmp_path / "scratch", epochs=2, patience=9)
-    assert [row["epoch"] for row in rows] == [0, 1, 2]
-    assert_same_weights(model, linear(1.0))
-
-
-def test_a_start_that_does_not_count_is_not_validated(tmp_path):
-    model = linear(1.0, keras.optimizers.SGD(50.0))
-    _, rows = fit(model, sign(-1), sign(), tmp_path / "scratch", epochs=2, patience=9, keep_start=False)
+    _, rows = fit(model, sign(-1), sign(), tmp_path / "scratch", epochs=2)
     assert [row["epoch"] for row in rows] == [1, 2]
     assert model.get_weights()[0][0, 0] < 0  # the best of its own epochs, worse than the start
 
@@ -132,10 +118,10 @@ def test_a_start_that_does_not_count_is_not_validated(tmp_path):
 def test_epochs_that_cannot_be_told_apart_are_decided_by_their_loss(tmp_path, capsys):
     # Both epochs rank the few faces alike, or nearly; the second is far surer of one mistake.
     labels, unsure = np.array([0, 0, 0, 1, 1, 1], np.int8), np.array([-1, -1, 1, -0.9, 1.1, 1])
-    journal = training.Journal(tmp_path, 9, None, labels)
+    journal = training.Journal(tmp_path, None, labels)
     for epoch, logits in ((1, unsure), (2, np.array([-1, -1, 30, 1, 31, 32.0]))):
         journal.set_model(Fixed(logits))
-        journal.add(epoch, {})
+        journal.add(epoch, MEASURED)
     one, two = journal.rows
     assert two["val_auc"] > one["val_auc"]
     assert two["val_loss"] > one["val_loss"]
@@ -146,10 +132,10 @@ def test_epochs_that_cannot_be_told_apart_are_decided_by_their_loss(tmp_path, ca
 def test_an_epoch_that_is_truly_better_is_kept_whatever_its_loss(tmp_path, capsys):
     labels = np.repeat([0, 1], 200).astype(np.int8)
     noise = np.random.default_rng(0).normal(size=400)
-    journal = training.Journal(tmp_path, 9, None, labels)
+    journal = training.Journal(tmp_path, None, labels)
     for epoch, logits in ((1, noise + labels), (2, 50 * (noise + 2 * labels))):
         journal.set_model(Fixed(logits))
-        journal.add(epoch, {})
+        journal.add(epoch, MEASURED)
     assert journal.rows[1]["val_loss"] > journal.rows[0]["val_loss"]
     assert journal.best["epoch"] == 2
     assert capsys.readouterr().out == ""
@@ -157,9 +143,9 @@ def test_an_epoch_that_is_truly_better_is_kept_whatever_its_loss(tmp_path, capsy
 
 def test_the_validation_auc_is_exact_where_probabilities_saturate(tmp_path):
     labels, logits = np.array([0, 0, 1, 1], np.int8), np.array([40, 60, 50, 70.0])
-    journal = training.Journal(tmp_path, 9, None, labels)
+    journal = training.Journal(tmp_path, None, labels)
     journal.set_model(Fixed(logits))
-    journal.add(1, {})
+    journal.add(1, MEASURED)
     assert journal.rows[0]["val_auc"] == 0.75
     assert journal.rows[0]["val_accuracy"] == 0.5
     assert journal.rows[0]["val_loss"] == pytest.approx(25)
@@ -178,12 +164,6 @@ class Fixed:
     def get_weights(self):
         """Something that tells one from another."""
         return [self.logits]
-
-
-def test_training_stops_when_the_best_epoch_is_patience_epochs_ago(tmp_path):
-    model = linear(1.0, keras.optimizers.SGD(0.0))  # nothing changes: the first figures stay the best
-    _, rows = train(tmp_path / "scratch", epochs=20, patience=3, model=model)
-    assert rows[-1]["epoch"] == 3
 
 
 def test_an_interrupted_run_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
@@ -224,7 +204,7 @@ def test_an_epoch_killed_between_journal_and_backup_is_run_again(tmp_path, monke
     assert_same_weights(model, whole)
 
 
-@pytest.mark.parametrize("epoch", [0, 1, 2])
+@pytest.mark.parametrize("epoch", [1, 2])
 def test_a_kill_between_the_best_weights_and_the_journal_is_nothing_to_the_next_run(tmp_path, monkeypatch, epoch):
     whole, expected = train(tmp_path / "whole", epochs=3)
 
@@ -238,7 +218,7 @@ def test_a_kill_between_the_best_weights_and_the_journal_is_nothing_to_the_next_
         patch.setattr(training, "write_history", killed)
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path / "scratch", epochs=3)
-    assert training.completed_epochs(tmp_path / "scratch") == max(0, epoch - 1)
+    assert training.completed_epochs(tmp_path / "scratch") == epoch - 1
     model, rows = train(tmp_path / "scratch", epochs=3)
     assert untimed(rows) == untimed(expected)
     assert_same_weights(model, whole)
@@ -268,7 +248,7 @@ def test_a_kill_that_tears_the_backup_costs_no_more_than_its_epoch(tmp_path, mon
 def test_a_finished_run_is_not_trained_again(tmp_path):
     trained, rows = train(tmp_path / "scratch", epochs=2)
     again = linear(7.0)
-    assert fit(again, None, examples(1), tmp_path / "scratch", epochs=2, patience=9)[1] == rows
+    assert fit(again, None, examples(1), tmp_path / "scratch", epochs=2)[1] == rows
     assert_same_weights(again, trained)
 
 
@@ -284,15 +264,12 @@ def test_a_killed_process_is_resumed(tmp_path):
     child = subprocess.run([sys.executable, HERE, scratch], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
     assert child.returncode == -signal.SIGKILL
     left = training.read_history(scratch / training.HISTORY)
-    assert [row["epoch"] for row in left] == [0, 1, 2]
+    assert [row["epoch"] for row in left] == [1, 2]
 
     model, rows = train(scratch, epochs=4)
     whole, expected = train(tmp_path / "whole", epochs=4)
-    assert rows[:3] == left
-    figures, expected_figures = (
-        np.array([list(row.values()) for row in untimed(run)], float)  # NaN where the start has none
-        for run in (rows, expected)
-    )
+    assert rows[:2] == left
+    figures, expected_figures = (np.array([list(row.values()) for row in untimed(run)]) for run in (rows, expected))
     np.testing.assert_allclose(figures, expected_figures, rtol=1e-5)
     np.testing.assert_allclose(model.get_weights()[0], whole.get_weights()[0], rtol=1e-5)
 
@@ -334,7 +311,7 @@ def test_forget_leaves_nothing(tmp_path):
 
 def test_a_loss_that_is_no_number_names_the_learning_rate(tmp_path):
     model = linear(3e38)  # as after a step far too long: the next one meets infinity
-    with pytest.raises(UserError, match=r"no longer a number in epoch 0; lower the learning_rate"):
+    with pytest.raises(UserError, match=r"no longer a number in epoch 1; lower the learning_rate"):
         train(tmp_path / "scratch", model=model)
     assert training.completed_epochs(tmp_path / "scratch") == 0
 
@@ -350,13 +327,12 @@ def test_a_cosine_without_warm_up_starts_at_its_peak():
 
 
 def test_a_history_is_read_as_it_was_written(tmp_path):
-    start = dict.fromkeys(training.COLUMNS) | {"epoch": 0.0, "val_auc": 0.5}
-    first = {column: number / 8 for number, column in enumerate(training.COLUMNS)} | {"epoch": 1.0}
-    training.write_history(tmp_path / "history.csv", [start, first])
-    assert training.read_history(tmp_path / "history.csv") == [start, first]
-    assert (tmp_path / "history.csv").read_text(encoding="utf-8").splitlines()[:2] == [
+    row = {column: number / 8 for number, column in enumerate(training.COLUMNS)} | {"epoch": 1.0}
+    training.write_history(tmp_path / "history.csv", [row])
+    assert training.read_history(tmp_path / "history.csv") == [row]
+    assert (tmp_path / "history.csv").read_text(encoding="utf-8").splitlines() == [
         "epoch,loss,accuracy,val_loss,val_accuracy,val_auc,learning_rate,seconds",
-        "0,,,,,0.5,,",
+        "1,0.125,0.25,0.375,0.5,0.625,0.75,0.875",
     ]
 
 

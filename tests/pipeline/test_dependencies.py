@@ -42,7 +42,7 @@ def test_code_dependencies_are_the_imports(stage: str) -> None:
         listed = (listed - set(chosen)) | {dep.replace(variable, value) for dep in chosen for value in values}
     module = f"stages/{stage}.py"
     wanted = {module} | imported(module)
-    if stage in ("weights", "features", "baseline", "finetune"):
+    if stage in ("weights", "baseline", "finetune"):
         wanted |= {f"stages/detectors/{model}.py" for model in MODELS}  # imported by name
     wanted |= {str(path.relative_to(ROOT)) for path in TEMPLATES.get(stage, ())}
     assert listed == wanted

@@ -66,12 +66,12 @@ def write_detector(folder: Path, name: str, number: int) -> None:
         "train_images": 600,
         "valid_images": 150,
         "image_size": SIZE,
-        "epochs": 3,
-        "best_epoch": 2,
+        "epochs": 3 if phase == "finetune" else None,
+        "best_epoch": 2 if phase == "finetune" else None,
         "best_val_auc": 0.8 + number / 100,
         "trainable_parameters": 1000 + number,
         "train_seconds": 12.5,
-        "images_per_second": 144.0,
+        "images_per_second": 144.0 if phase == "finetune" else None,
     }
     write_json(folder / f"data/models/{name}.json", record)
     figures = {"n": 250, "roc_auc": 0.8 + number / 100, "accuracy": 0.7, "threshold": 0.4, "recall_fake": 0.75}
@@ -81,11 +81,10 @@ def write_detector(folder: Path, name: str, number: int) -> None:
     sheet = folder / f"data/explanations/{name}/sheet.jpg"
     sheet.parent.mkdir(parents=True)
     sheet.write_bytes(b"\xff\xd8 not looked at \xff\xd9")
-    history = [[epoch, (7 - epoch) / 10, 0.6, (8 - epoch) / 10, 0.55, 0.58, 0.001, 4.0] for epoch in range(1, 4)]
-    if phase == "baseline":
-        history.insert(0, [0, "", "", 0.9, 0.5, 0.5, "", ""])
-    header = "epoch,loss,accuracy,val_loss,val_accuracy,val_auc,learning_rate,seconds"
-    write_csv(folder / f"plots/detectors/{name}/history.csv", header, history)
+    if phase == "finetune":
+        history = [[epoch, (7 - epoch) / 10, 0.6, (8 - epoch) / 10, 0.55, 0.58, 0.001, 4.0] for epoch in range(1, 4)]
+        header = "epoch,loss,accuracy,val_loss,val_accuracy,val_auc,learning_rate,seconds"
+        write_csv(folder / f"plots/detectors/{name}/history.csv", header, history)
     curve = [[share / 10, (share / 10) ** 0.4, 1 - share / 10] for share in range(11)]
     write_csv(folder / f"plots/detectors/{name}/roc.csv", "false_positive_rate,true_positive_rate,threshold", curve)
     curve = [[share / 10, 1 - share / 20, 1 - share / 10] for share in range(11)]

@@ -1,12 +1,11 @@
-"""Stage `features`: a row a face, in their order."""
+"""Stage `baseline`: a row of features a face, in their order. Its detector is tested in test_finetune.py."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from stages import features
+from stages import baseline
 from stages.backend import keras
 from stages.detectors import assembly
 from stages.errors import UserError
@@ -31,7 +30,7 @@ def pixels(noise):
 def project(tmp_path, monkeypatch, write_params, command, toy, pixels, png, float32):
     """A function that makes features of the toy in a project with shards and weights; returns them by file name."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(features, "backbone_module", lambda model: toy)
+    monkeypatch.setattr(assembly, "backbone_module", lambda model: toy)
     folder = Path("data/shards")
     folder.mkdir(parents=True)
     summaries = {
@@ -61,7 +60,7 @@ def project(tmp_path, monkeypatch, write_params, command, toy, pixels, png, floa
                 "features.batch_size": batch_size,
             }
         )
-        command(features.main, "densenet121")
+        command(baseline.main, "densenet121")
         return {path.stem: np.load(path) for path in FOLDER.glob("*.npy")}
 
     return project
@@ -102,19 +101,17 @@ def test_a_magnified_face_is_another_picture_for_the_backbone(project, toy, pixe
     assert not np.allclose(made, pooled(toy, pixels["valid"]), rtol=1e-2)
 
 
-def test_it_is_written_down_what_the_features_were_made_of(project, capsys):
+def test_features_and_detector_are_all_that_it_leaves(project, capsys):
     project()
-    content = json.loads((FOLDER / "features.json").read_text(encoding="utf-8"))
-    assert content == {
-        "weights": WEIGHTS,
-        "seen": {"from_block": "conv5", "spread": False, "magnify": 1},
-        **{split: shards.summary(Path("data/shards"), split) for split in COUNTS},
-    }
     assert sorted(path.name for path in FOLDER.iterdir()) == [
-        "features.json",
-        *[f"{split}.{kind}.npy" for split in COUNTS for kind in ("features", "labels")],
+        f"{split}.{kind}.npy" for split in COUNTS for kind in ("features", "labels")
     ]
-    assert "densenet121, train: 10 rows of 8 features" in capsys.readouterr().out
+    assert sorted(path.name for path in Path("data/models").iterdir()) == [
+        f"densenet121-baseline.{kind}" for kind in ("json", "keras")
+    ]
+    printed = capsys.readouterr().out
+    assert "densenet121, train: 10 rows of 8 features" in printed
+    assert "densenet121-baseline: validation AUC" in printed
 
 
 def test_shards_that_are_missing_leave_nothing(project):
