@@ -32,6 +32,8 @@ def run(main: Callable[[], None]) -> None:
         if not reader_left():
             raise
         sys.exit(141)  # what a shell says of a command that a closed pipe ends, as `… | head` does
+    except MemoryError:
+        sys.exit("error: memory ran out; free some, or take a larger machine, and run again")
     except OSError as error:
         if error.errno == errno.ENOSPC:
             sys.exit(

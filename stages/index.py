@@ -64,7 +64,7 @@ SCHEMA = pa.schema(
 
 CHUNK = 64  # images a worker describes at a time
 ROW_GROUP = 10_000  # rows, so that readers need not hold the whole index
-MAX_WORKERS = 16  # each takes 100 MB
+MAX_WORKERS = 16  # each takes 100 MB, and more while it decodes a large image (image.PEAK_BYTES at most)
 SHEET_FACES = 8  # of each class
 SHEET_SIDE = 128  # px
 

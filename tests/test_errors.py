@@ -90,6 +90,10 @@ def test_a_full_disk_without_a_name_is_still_said():
     assert "the disk is full (while writing a file)" in ending(OSError(errno.ENOSPC, "No space left on device"))
 
 
+def test_a_lack_of_memory_is_said():
+    assert ending(MemoryError()) == "error: memory ran out; free some, or take a larger machine, and run again"
+
+
 @pytest.mark.parametrize("error", [ValueError("ours"), OSError(errno.ENOENT, "missing", "data/x"), ZeroDivisionError()])
 def test_our_own_defects_keep_their_traceback(error):
     with pytest.raises(type(error)):

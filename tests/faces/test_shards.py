@@ -1,7 +1,9 @@
 """Shards: what goes in comes out, at the right size, and augmentation moves windows but never makes pixels."""
 
 import io
-from itertools import islice
+import os
+import random
+from itertools import islice, product
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from PIL import Image
 from stages.backend import keras, tf
 from stages.errors import UserError
 from stages.faces import shards
+from stages.faces.image import ImageError, decode, encode_png, inspect
 
 SIDE, CROP = 20, 16
 
@@ -254,10 +257,14 @@ def test_crop_and_flip_is_decided_by_its_seed(png, decoded):
     assert not np.array_equal(one, other)
 
 
-def jpeg(pixels, **options):
+def saved(picture, kind, **options):
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", **options)
+    picture.save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+def jpeg(pixels, **options):
+    return saved(Image.fromarray(pixels), "JPEG", **options)
 
 
 def cut(image, crop, seed):
@@ -323,3 +330,50 @@ def test_the_first_of_each_class_are_the_first_on_disk_and_no_other_is_decoded(t
     expected = [(record.label, record.member) for record in faces]
     first = [pair for pair in expected if pair in [p for p in expected if p[0] == pair[0]][:2]]
     assert found == first
+
+
+def mutated(data, draw):
+    """The bytes with one to three faults: a bit flipped, the end cut off, zeros, bytes put in, or ranges swapped."""
+    for _ in range(draw.randint(1, 3)):
+        last, length = len(data) - 1, draw.choice((1, 2, 8, 64, 500))
+        place = draw.choice(
+            (draw.randint(0, last), draw.randint(0, min(last, 700)), draw.randint(max(last - 12, 0), last))
+        )
+        far = draw.randint(place, last) + length
+        swapped = data[far : far + length] + data[place + length : far] + data[place : place + length]
+        data = draw.choice(
+            (
+                data[:place] + bytes([data[place] ^ 1 << draw.randrange(8)]) + data[place + 1 :],
+                data[: place + 1],
+                data[:place] + bytes(length) + data[place + length :],
+                data[:place] + draw.randbytes(length) + data[place:],
+                data[:place] + b"\xff" + draw.randbytes(1) + data[place:],
+                data[:place] + swapped + data[far + length :],
+            )
+        )
+    return data
+
+
+def test_tensorflow_decodes_what_the_index_takes_to_the_pixels_that_it_saw(noise):
+    """``MUTATIONS=20000`` in the environment tries so many instead of 500."""
+    picture = Image.fromarray(noise(0, 8, 8)).resize((64, 64), Image.Resampling.BICUBIC)
+    sound = [
+        saved(picture, "JPEG", subsampling=colours, progressive=progressive, restart_marker_blocks=blocks)
+        for colours, progressive, blocks in product(("4:2:0", "4:2:2", "4:4:4"), (False, True), (0, 3))
+    ]
+    sound += [saved(picture.convert(mode), "JPEG") for mode in ("L", "CMYK")]
+    sound += [saved(picture, kind) for kind in ("PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")]
+    draw, taken = random.Random(20), {"original": 0, "png": 0}
+    mutations = int(os.environ.get("MUTATIONS", "500"))
+    for number in range(mutations):
+        data = mutated(sound[number % len(sound)], draw)
+        try:
+            facts, pixels = inspect(data), decode(data)
+        except ImageError:
+            continue
+        taken[facts.encoding] += 1
+        stored = tf.constant(data if facts.encoding == "original" else encode_png(pixels))
+        assert pixels.shape == (facts.height, facts.width, 3)
+        np.testing.assert_array_equal(tf.io.decode_jpeg(stored, channels=3, dct_method=shards.DCT), pixels)
+        assert shards.decode_crop_and_flip(stored, 64, 40, tf.constant([number, 0])).shape == (40, 40, 3)
+    assert min(taken.values()) > mutations / 20
