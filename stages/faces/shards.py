@@ -101,7 +101,11 @@ def decode(image: "tf.Tensor", size: int) -> "tf.Tensor":
 
 def _decode(image: "tf.Tensor", size: int) -> "tf.Tensor":
     """What :func:`decode` gives, as uint8: a quarter of the memory to move, until a batch is together."""
-    pixels = tf.io.decode_jpeg(image, channels=3, dct_method=DCT)  # takes PNG too
+    return fit(tf.io.decode_jpeg(image, channels=3, dct_method=DCT), size)  # takes PNG too
+
+
+def fit(pixels: "tf.Tensor", size: int) -> "tf.Tensor":
+    """What :func:`decode` makes of an image of any size (height × width × 3), both as uint8."""
     pixels.set_shape([None, None, 3])
     height, width = tf.shape(pixels)[0], tf.shape(pixels)[1]
     fits = tf.logical_and(height == size, width == size)

@@ -1,11 +1,13 @@
 """What MLflow serves: base64 of an image in; calibrated P(fake), a verdict, or what is wrong with the image out.
 
 MLflow copies this file into each model that it is given, with ``stages/`` beside it, and runs it where the model is
-loaded. The bytes are untrusted, and read with the limits of :mod:`stages.faces.image`.
+loaded. The base64 may have line breaks, and begin as a data URL does (``data:image/jpeg;base64,``). The bytes are
+untrusted, and read with the limits of :mod:`stages.faces.image`.
 """
 
 import base64
 import binascii
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,12 @@ import mlflow
 import numpy as np
 import pandas as pd
 
-from stages.faces import image
+from stages.faces import archive, image
 from stages.scoring import calibration
 
 BATCH = 32  # faces in one forward pass
+DATA_URL = re.compile(r"\A\s*data:image/[^,]{,100};base64,")
+MAX_TEXT = archive.MAX_FACE_BYTES * 7 // 5  # characters of base64: a third more than bytes, and line breaks
 
 
 class Server(mlflow.pyfunc.PythonModel):
@@ -43,8 +47,8 @@ class Server(mlflow.pyfunc.PythonModel):
         for number, text in enumerate(texts):
             try:
                 faces[number] = self._face(text)
-            except image.ImageError as error:
-                errors[number] = {"probability": None, "verdict": None, "error": str(error)}
+            except (image.ImageError, MemoryError) as error:
+                errors[number] = {"probability": None, "verdict": None, "error": str(error) or "memory ran out"}
         if not faces:
             return [errors[number] for number in range(len(texts))]
         logits = self.network(np.stack(list(faces.values())), training=False).numpy()[:, 0]
@@ -54,14 +58,19 @@ class Server(mlflow.pyfunc.PythonModel):
 
     def _face(self, text: Any) -> np.ndarray:
         """The pixels that the stage ``score`` would see: float32, size × size × 3. Raises ``ImageError``."""
+        from stages.backend import tf
         from stages.faces import shards
 
+        if not isinstance(text, str):
+            raise image.ImageError("not base64")
+        if len(text) > MAX_TEXT:
+            raise image.ImageError(f"larger than {archive.MAX_FACE_BYTES // 2**20} MB")
         try:
-            data = base64.b64decode(text, validate=True)
-        except (binascii.Error, ValueError, TypeError):
+            data = base64.b64decode("".join(DATA_URL.sub("", text, count=1).split()), validate=True)
+        except (binascii.Error, ValueError):
             raise image.ImageError("not base64") from None
-        pixels: np.ndarray = shards.decode(image.encode_png(image.decode(data)), self.size).numpy()
-        return pixels
+        pixels: np.ndarray = shards.fit(tf.constant(image.decode(data)), self.size).numpy()
+        return pixels.astype(np.float32)
 
 
 mlflow.models.set_model(Server())

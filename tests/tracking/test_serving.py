@@ -119,13 +119,33 @@ def test_a_bad_image_is_a_row_that_says_why_and_spoils_no_other(ask: Ask) -> Non
     bomb = io.BytesIO()
     Image.new("1", (20_000, 20_000)).save(bomb, "PNG")
     content = rows(b"a letter", good, good[: len(good) // 2], bomb.getvalue(), b"")
-    content["dataframe_records"].append({"image": "no base64!"})
+    content["dataframe_records"] += [
+        {"image": text} for text in ("no base64!", "data:image/png;base64,%", "AAAAdata:image/png;base64,AAAA", None, 5)
+    ]
     status, answer = ask(content)
     assert status == 200
     errors = [row["error"] for row in answer["predictions"]]
-    assert errors == ["not an image", None, "truncated", "too many pixels", "empty", "not base64"]
+    large = "larger than 65,000,000 pixels"
+    assert errors == ["not an image", None, "truncated", large, "empty", *["not base64"] * 5]
     for row, error in zip(answer["predictions"], errors, strict=True):
         assert (row["probability"] is None) == (row["verdict"] is None) == (error is not None)
+
+
+@pytest.mark.parametrize(
+    "encode",
+    [base64.encodebytes, lambda data: b"data:image/jpeg;base64," + base64.b64encode(data)],
+    ids=["line breaks", "data URL"],
+)
+def test_base64_may_come_as_mail_and_as_web_pages_write_it(encode: Callable[[bytes], bytes], ask: Ask) -> None:
+    face = jpeg(np.full((SIZE, SIZE, 3), 128, np.uint8))
+    _, answer = ask({"dataframe_records": [{"image": encode(face).decode()}, *rows(face)["dataframe_records"]]})
+    assert answer["predictions"][0] == answer["predictions"][1]
+    assert answer["predictions"][0]["error"] is None
+
+
+def test_more_than_an_image_may_have_is_refused_before_it_is_decoded(ask: Ask) -> None:
+    status, answer = ask({"dataframe_records": [{"image": "A" * 95_000_000}]})
+    assert (status, answer["predictions"][0]["error"]) == (200, "larger than 64 MB")
 
 
 def test_an_image_of_another_size_is_cut_and_resized_as_the_pipeline_does(ask: Ask) -> None:
