@@ -45,6 +45,9 @@ def odd(noise, png):
         "fake/clear.png": encoded(picture.convert("RGBA"), "PNG"),
         "fake/face.webp": encoded(picture, "WEBP"),
         "fake/plain.png": png(noise(21, 16, 16)),
+        "fake/endless.jpg": encoded(picture)[:-2] + bytes(500),
+        "fake/face.avif": encoded(picture, "AVIF"),
+        "fake/turned.tif": encoded(picture, "TIFF", exif=turned),
     }
 
 
@@ -102,11 +105,11 @@ def test_each_split_gets_its_images_with_their_labels(project, plain, odd, capsy
         assert {(member, label) for member, label, _ in records(split)} == set(
             zip(images["member"], images["label"], strict=True)
         )
-        assert len(list(SHARDS.glob(f"{split}-*.tfrecord"))) == 2
+        assert len(list(SHARDS.glob(f"{split}-*.tfrecord"))) == 3
         summary = read_json(SHARDS / "shards.json")[split]
-        assert summary["images"] == summary["real"] + summary["fake"] == len(images) == 6
+        assert summary["images"] == summary["real"] + summary["fake"] == len(images) == 7
         assert summary["fake"] == images["label"].sum()
-    assert "train: 6 images in 2 shards; valid: 6 images in 2 shards; test: 6 images in 2 shards" in (
+    assert "train: 7 images in 3 shards; valid: 7 images in 3 shards; test: 7 images in 3 shards" in (
         capsys.readouterr().out
     )
 

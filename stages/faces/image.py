@@ -146,17 +146,19 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
 def _jpeg(data: bytes) -> tuple[bytes, bool]:
     """A JPEG without its metadata, and whether it is whole: well-formed up to EOI, each coefficient to its last bit.
 
-    What others are is up to the decoder: it may fail, and it may smooth what is missing. Raises :class:`ImageError`.
+    Of others, decoders make what they like: TensorFlow's fails, or smooths what is missing otherwise than Pillow's.
+    Raises :class:`ImageError` at too many scans.
     """
     kept, place, end = [], 0, 2
-    scans, wanted, lacking = 0, 0, dict[tuple[int, int], int]()  # bits
+    scans, wanted = 0, 0
+    lacking = dict[tuple[int, int], int]()  # bits, of each coefficient of each component
     while scans <= MAX_SCANS and (part := PART.match(data, end)):
         kind, start, end = part[1][0], end, part.end(1) + int.from_bytes(part[2])
         content = data[part.end() : end]
         if kind == SOS:
             scans += 1
             if len(content) in (6, 8, 10):
-                coefficients = product(content[1:-3:2], range(content[-3], content[-2] + 1))  # of each component
+                coefficients = product(content[1:-3:2], range(content[-3], content[-2] + 1))
                 lacking.update(dict.fromkeys(coefficients, content[-1] & 15))
             following = NEXT.search(data, end)
             end = following.start() if following else len(data)
