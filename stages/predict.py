@@ -50,11 +50,13 @@ def main() -> None:
     detectors = open_detectors(arguments.detector)
     for sentence in cautions(detectors):
         print(f"warning: {sentence}", file=sys.stderr, flush=True)
-    unread = 0
+    unread, skipped = 0, list[str]()
+    encoding = None if arguments.format == "table" else "utf-8"  # a terminal's own; programs expect UTF-8
+    sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")  # type: ignore[union-attr]
 
     def stream() -> Iterator[Answer]:
         nonlocal unread
-        for photo in tqdm(photos(arguments.paths), unit="photo", disable=None, leave=False):
+        for photo in tqdm(photos(arguments.paths, skipped), unit="photo", disable=None, leave=False):
             for answer in answers(photo, detectors, arguments.faces):
                 unread += bool(answer.error)
                 if arguments.heatmaps and answer.judgement:
@@ -63,6 +65,8 @@ def main() -> None:
                 yield answer
 
     WRITERS[arguments.format](stream(), detectors, sys.stdout)
+    if skipped:
+        print(f"{len(skipped)} skipped: hidden, or left by an operating system", file=sys.stderr)
     if unread:
         print(f"{unread} could not be read", file=sys.stderr)
         sys.exit(UNREAD)

@@ -1,10 +1,12 @@
 """The command `predict`, on photos of all kinds and what is none, with detectors whose answers are known beforehand."""
 
+import contextlib
 import csv
 import html
 import io
 import json
 import math
+import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -103,11 +105,139 @@ def test_a_zip_is_read_in_place_and_not_trusted(ask):
 def test_paths_come_from_standard_input_and_globs(ask, monkeypatch):
     face("photos/a.png", DARK)
     face("photos/b.png", BRIGHT)
-    monkeypatch.setattr("sys.stdin", io.StringIO("photos/b.png\n\nphotos/*.png\n"))
-    assert [row["file"] for row in rows(ask("-", "--format", "csv")[1])] == [
-        "photos/b.png",
-        "photos/a.png",
-        "photos/b.png",
+    face("photos/caf\udce9.png", BRIGHT)
+    listed = b"photos/b.png\n\nphotos/[ab].png\nphotos/caf\xe9.png\nphotos/a.png\0photos/b.png"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(listed)))
+    assert [(row["file"], row["error"]) for row in rows(ask("-", "--format", "csv")[1])] == [
+        ("photos/b.png", ""),
+        ("photos/a.png", ""),
+        ("photos/b.png", ""),
+        (r"photos/caf\xe9.png", ""),
+        (r"photos/a.png\x00photos/b.png", "not a path"),
+    ]
+
+
+@pytest.mark.parametrize("format", ["table", "csv", "json", "jsonl"])
+def test_no_name_stops_it_drives_the_terminal_or_is_run_by_a_spreadsheet(ask, monkeypatch, format):
+    for name in ("caf\udce9.png", "\x1b[31mred\n\x9b.png", "turned\u202egnp.png", "é\u202f漢.png", "=1+1.png"):
+        face(name, BRIGHT)
+    Path("\x1b.zip").write_bytes(b"no zip")
+    monkeypatch.setenv("COLUMNS", "200")
+    code, output = ask("*.png", "=1+1.png", "+x", "@x", "\x1b.zip", "--format", format)
+    assert code == predict.UNREAD
+    listed = {
+        "table": lambda: [line.split("  ")[0].strip() for line in output.splitlines()[3:]],
+        "csv": lambda: [row["file"] for row in rows(output)],
+        "json": lambda: [row["file"] for row in json.loads(output)],
+        "jsonl": lambda: [json.loads(line)["file"] for line in output.splitlines()],
+    }[format]()
+    assert listed[:9] == [
+        r"\x1b[31mred\n\x9b.png",
+        "./=1+1.png",
+        r"caf\xe9.png",
+        r"turned\u202egnp.png",
+        "é\u202f漢.png",
+        "./=1+1.png",
+        "./+x",
+        "./@x",
+        r"\x1b.zip",
+    ]
+    assert not set("\x1b\x9b\u202e") & set(output)
+
+
+def test_a_terminal_of_another_encoding_gets_escapes(ask, monkeypatch):
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    monkeypatch.setattr("sys.stdout", terminal)
+    assert ask(face("é漢.png", BRIGHT))[0] == 0
+    assert rb"\u6f22.png" in terminal.buffer.getvalue()
+
+
+def test_what_cannot_be_opened_is_a_row_and_the_rest_is_judged(ask, monkeypatch):
+    for name in ("photos/a.png", "photos/locked/b.png", "photos/z.png", "elsewhere/c.png"):
+        face(name, BRIGHT)
+    for name, target in (("loop", "loop"), ("gone", "nowhere"), ("linked", "../elsewhere")):
+        Path("photos", name).symlink_to(target)
+    os.mkfifo("photos/pipe")
+    with zipfile.ZipFile("photos/locked.zip", "w") as archive:
+        archive.write("photos/a.png")
+    listed, opened = Path.iterdir, Path.open
+
+    def iterdir(path):  # as chmod 000 does, but for root as well
+        if path.name == "locked":
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    def open_(path, *settings, **more):
+        if path.name == "locked.zip":
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *settings, **more)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    monkeypatch.setattr(Path, "open", open_)
+    code, output = ask("", "photos", "x" * 5000, "photos/loop/a.png", "elsewhere", "--format", "json")
+    assert code == predict.UNREAD
+    assert [(row["file"], row["error"] or row["verdict"]) for row in json.loads(output)] == [
+        ("", "not a path"),
+        ("photos/a.png", "fake"),
+        ("photos/gone", "no such file"),
+        ("photos/linked", "a link to a folder, which is not followed"),
+        ("photos/locked", "permission denied"),
+        ("photos/locked.zip", "permission denied"),
+        ("photos/loop", "too many levels of symbolic links"),
+        ("photos/pipe", "not a regular file"),
+        ("photos/z.png", "fake"),
+        ("x" * 5000, "file name too long"),
+        ("photos/loop/a.png", "too many levels of symbolic links"),
+        ("elsewhere/c.png", "fake"),
+    ]
+
+
+def test_a_tree_deeper_than_a_path_may_be_long_is_a_row(ask):
+    face("deep/a.png", BRIGHT)
+    with contextlib.chdir("deep"):
+        for _ in range(30):
+            Path("x" * 200).mkdir()
+            os.chdir("x" * 200)
+    found = rows(ask("deep", "--format", "csv")[1])
+    assert [row["error"] for row in found] == ["", "file name too long"]
+
+
+def test_what_systems_leave_behind_is_skipped_and_counted(ask, capsys):
+    face("photos/a.png", BRIGHT)
+    face("photos/.thumbnails/a.png", BRIGHT)
+    for name in ("Thumbs.db", "desktop.ini", ".DS_Store"):
+        Path("photos", name).write_text("no photo")
+    with zipfile.ZipFile("photos.zip", "w") as archive:
+        for name in ("a.png", "__MACOSX/._a.png", ".DS_Store", "album/Thumbs.db"):
+            archive.write("photos/a.png", name)
+    with pytest.MonkeyPatch.context() as patch:
+        said = io.StringIO()
+        patch.setattr("sys.stderr", said)
+        code, output = ask("photos", "photos.zip", "--format", "csv")
+    assert code == 0
+    assert [row["file"] for row in rows(output)] == ["photos/a.png", "photos.zip/a.png"]
+    assert said.getvalue() == "7 skipped: hidden, or left by an operating system\n"
+
+
+def test_a_member_of_a_zip_without_a_name_is_a_row(ask):
+    face("a.png", BRIGHT)
+    with zipfile.ZipFile("photos.zip", "w") as archive:
+        for name in (".", "?", "a.png"):
+            archive.write("a.png", name)
+    data = Path("photos.zip").read_bytes()
+    entry = data.index(
+        b"PK\x01\x02", data.index(b"PK\x01\x02") + 1
+    )  # of the second member; zipfile writes no empty name
+    end = data.index(b"PK\x05\x06")
+    length = int.from_bytes(data[end + 12 : end + 16], "little") - 1
+    cut = data[: entry + 28] + b"\0\0" + data[entry + 30 : entry + 46] + data[entry + 47 : end + 12]
+    Path("photos.zip").write_bytes(cut + length.to_bytes(4, "little") + data[end + 16 :])
+    code, output = ask("photos.zip", "--format", "csv")
+    assert code == predict.UNREAD
+    assert [(row["file"], row["error"] or row["verdict"]) for row in rows(output)] == [
+        ("photos.zip/", "unsafe name"),
+        ("photos.zip/.", "unsafe name"),
+        ("photos.zip/a.png", "fake"),
     ]
 
 

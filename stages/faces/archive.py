@@ -140,7 +140,13 @@ def problem_of(info: zipfile.ZipInfo) -> str | None:
     """Why a member must not be read, or None."""
     path = PurePosixPath(info.filename.replace("\\", "/"))
     mode = info.external_attr >> 16
-    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0] or not info.filename.isprintable():
+    if (
+        not path.name
+        or path.is_absolute()
+        or ".." in path.parts
+        or ":" in path.parts[0]
+        or not info.filename.isprintable()
+    ):
         return "unsafe name"
     if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
         return "not a regular file"

@@ -1,6 +1,9 @@
 """What a person names, to photos: files, folders, globs, zip archives, and lists of them, read one at a time."""
 
 import glob
+import os
+import re
+import stat
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -16,76 +19,136 @@ from stages.faces.archive import NAMESAKE
 from stages.faces.image import ImageError, Pixels, decode
 
 STDIN = "-"  # as a path: a list of paths on standard input, one a line
+UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")  # drives a terminal, breaks or turns a line
+FORMULA = ("=", "+", "-", "@")  # a spreadsheet runs a cell that begins so
+
+Entry = tuple[str, Callable[[], bytes] | str]  # a name, and how to read it or the problem with it
 
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """A photo by its name: its pixels, or the problem that kept it from being read. Exactly one of them is there."""
+    """A photo by its name: its pixels, or the problem that kept it from being read. Exactly one of them is there.
+
+    The texts are safe to print: see :func:`printable`.
+    """
 
     name: str
     pixels: Pixels | None
     problem: str = ""
 
 
-def photos(paths: Iterable[str]) -> Iterator[Photo]:
-    """Every photo that ``paths`` name, in their order; of a folder or a zip all files that are not hidden, by name."""
+def photos(paths: Iterable[str], skipped: list[str]) -> Iterator[Photo]:
+    """Every photo that ``paths`` name, in their order; of a folder or a zip all files, by name.
+
+    What is hidden there, or left by an operating system, is appended to ``skipped`` instead.
+    """
+    for name, source in _entries(paths, skipped):
+        try:
+            if isinstance(source, str):
+                raise ImageError(source)
+            photo = Photo(printable(name), decode(source()))
+        except (ImageError, archive.MemberError, OSError) as error:
+            photo = Photo(printable(name), None, printable(_why(error)))
+        yield photo
+
+
+def printable(text: str) -> str:
+    """A text that begins with a path, as it may be printed and opened in a spreadsheet.
+
+    Control characters and bytes that are no UTF-8 become escapes; what would be a formula there gets ``./`` before it.
+    """
+    text = os.fsencode(text).decode("utf-8", "backslashreplace")
+    text = UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return f"./{text}" if text.startswith(FORMULA) else text
+
+
+def _entries(paths: Iterable[str], skipped: list[str]) -> Iterator[Entry]:
     for path in paths:
         if path == STDIN:
-            yield from photos(line for line in map(str.strip, sys.stdin) if line and line != STDIN)
-        elif Path(path).is_dir():
-            for file in sorted(Path(path).rglob("*")):
-                if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts):
-                    yield from _of_file(file)
-        elif not Path(path).exists() and glob.has_magic(path):
+            lines = (os.fsdecode(line).strip() for line in sys.stdin.buffer)  # file names need not be UTF-8
+            yield from _entries((line for line in lines if line and line != STDIN), skipped)
+        elif not path or "\0" in path:
+            yield path, "not a path"
+        elif glob.has_magic(path) and not os.path.lexists(path):
             matches = sorted(glob.glob(path, recursive=True))  # noqa: PTH207 - Path has none for absolute patterns
-            yield from photos(matches) if matches else [Photo(path, None, "matches no file")]
+            yield from _entries(matches, skipped) if matches else [(path, "matches no file")]
+        elif os.path.isdir(path):  # noqa: PTH112 - Path's raises where it may not look
+            yield from _of_folder(Path(path), skipped)
         else:
-            yield from _of_file(Path(path))
+            yield from _of_file(Path(path), skipped)
 
 
-def _of_file(path: Path) -> Iterator[Photo]:
-    if not path.exists():
-        yield Photo(str(path), None, "no such file")
-    elif not path.is_file():
-        yield Photo(str(path), None, "not a regular file")
+def _of_folder(folder: Path, skipped: list[str]) -> Iterator[Entry]:
+    waiting = [folder]  # by hand, as a tree may be deeper than Python recurses
+    while waiting:
+        path = waiting.pop()
+        if path != folder and _clutter(path.name):
+            skipped.append(str(path))
+        elif path == folder or (os.path.isdir(path) and not path.is_symlink()):  # noqa: PTH112
+            try:
+                waiting += sorted(path.iterdir(), reverse=True)
+            except OSError as error:
+                yield str(path), _why(error)
+        else:
+            yield from _of_file(path, skipped)
+
+
+def _of_file(path: Path, skipped: list[str]) -> Iterator[Entry]:
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        yield str(path), _why(error)
+        return
+    if stat.S_ISDIR(mode):
+        yield str(path), "a link to a folder, which is not followed"
+    elif not stat.S_ISREG(mode):
+        yield str(path), "not a regular file"
     elif path.suffix.lower() == ".zip":
-        yield from _of_zip(path)
+        yield from _of_zip(path, skipped)
     else:
-        yield _photo(str(path), partial(_bytes, path))
+        yield str(path), partial(_bytes, path)
 
 
-def _of_zip(path: Path) -> Iterator[Photo]:
+def _of_zip(path: Path, skipped: list[str]) -> Iterator[Entry]:
     """The files of a zip, under the limits of :mod:`stages.faces.archive`; nothing is extracted."""
     try:
         opened = archive.open_archive(path)
-    except UserError as error:
-        yield Photo(str(path), None, str(error))
+    except (UserError, OSError) as error:
+        yield str(path), _why(error)
         return
     with opened:
         try:
-            entries = ((info.filename, place, info) for place, info in opened.members() if not info.is_dir())
-            members = sorted(islice(entries, archive.MAX_MEMBERS + 1), key=lambda entry: entry[:2])
+            files = (entry for entry in opened.members() if not entry[1].filename.endswith("/"))
+            members = sorted(islice(files, archive.MAX_MEMBERS + 1), key=lambda entry: (entry[1].filename, entry[0]))
         except (BadZipFile, UnicodeDecodeError):
-            yield Photo(str(path), None, "its table of contents is damaged")
+            yield str(path), "its table of contents is damaged"
+            return
+        except OSError as error:
+            yield str(path), _why(error)
             return
         if len(members) > archive.MAX_MEMBERS:
-            yield Photo(str(path), None, f"more than {archive.MAX_MEMBERS:,} files in it")
+            yield str(path), f"more than {archive.MAX_MEMBERS:,} files in it"
             return
-        times = Counter(name for name, _, _ in members)
-        for name, place, info in members:
-            if problem := archive.problem_of(info) or (NAMESAKE if times[name] > 1 else None):
-                yield Photo(f"{path}/{name}", None, problem)
-            elif not any(part.startswith((".", "__MACOSX")) for part in Path(name).parts):
-                yield _photo(f"{path}/{name}", partial(archive.read, opened, name, place))
+        times = Counter(info.filename for _, info in members)
+        for place, info in members:
+            name = f"{path}/{info.filename}"
+            if any(map(_clutter, Path(info.filename).parts)):
+                skipped.append(name)
+            elif problem := archive.problem_of(info) or (NAMESAKE if times[info.filename] > 1 else None):
+                yield name, problem
+            else:
+                yield name, partial(archive.read, opened, info.filename, place)
 
 
-def _photo(name: str, read: Callable[[], bytes]) -> Photo:
-    try:
-        return Photo(name, decode(read()))
-    except (ImageError, archive.MemberError) as error:
-        return Photo(name, None, str(error))
-    except OSError as error:
-        return Photo(name, None, (error.strerror or str(error)).lower())
+def _clutter(name: str) -> bool:
+    """Whether a file or folder is hidden, or left by an operating system."""
+    return (name.startswith(".") and name != "..") or name.lower() in ("thumbs.db", "desktop.ini", "__macosx")
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    return (error.strerror or str(error)).lower() if isinstance(error, OSError) else str(error)
 
 
 def _bytes(path: Path) -> bytes:
