@@ -17,7 +17,7 @@ from typing import Any, TextIO, get_args
 from tqdm import tqdm
 
 from stages.errors import UserError, run
-from stages.files import publish, read_json
+from stages.files import digest, publish, read_json
 from stages.photos import exported, heatmap
 from stages.photos.answers import Answer, Faces, answers, limits, one_size
 from stages.photos.exported import Detector
@@ -28,6 +28,7 @@ FIELDS = (
     "real_below", "fake_from", "detector", "model", "error",
 )  # fmt: skip
 UNREAD = 3  # exit code
+NAME_BYTES = 200  # of a photo's path in a heat map's name; file systems take 255 in all
 CAVEAT = "A detector knows the generators that it learned from; an answer is no proof about any one picture."
 
 
@@ -100,9 +101,10 @@ def worthless(detectors: Sequence[Detector]) -> bool:
 
 
 def heatmap_name(answer: Answer) -> str:
-    """The file of a heat map: the photo's path with its separators as underscores, and the face's number."""
+    """The file of a heat map: the end of the photo's path, its digest, as two may end alike, and the face's number."""
     path = answer.file.replace("\\", "/").strip("./").replace("/", "_")
-    return f"{path}-{answer.face}.png"
+    end = path.encode()[-NAME_BYTES:].decode(errors="ignore")
+    return f"{end}-{digest(answer.file)}-{answer.face}.png"
 
 
 def row(answer: Answer, detectors: Sequence[Detector]) -> dict[str, Any]:

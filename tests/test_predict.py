@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -298,10 +299,20 @@ def test_heat_maps_show_where_the_answer_comes_from(ask):
     Image.fromarray(picture).save("photos/half.png")
     ask("photos/half.png", "--heatmaps", "heat")
     [path] = Path("heat").iterdir()
-    assert path.name == "photos_half.png-1.png"
+    assert re.fullmatch(r"photos_half\.png-[0-9a-f]{16}-1\.png", path.name)
     dark, bright = (np.asarray(Image.open(path), int)[32, column] for column in (8, 56))
     assert dark[2] > dark[0] + 50  # blue speaks for real
     assert bright[0] > bright[2] + 50  # orange for fake
+
+
+def test_every_face_has_a_heat_map_of_its_own_whatever_its_name(ask):
+    names = ["a/b.png", "a_b.png", "../a_b.png", "é" * 125 + ".png", "caf\udce9.png", f"{'x' * 99}/{'x' * 250}.png"]
+    for name in names:
+        face(name, BRIGHT)
+    with zipfile.ZipFile("photos.zip", "w") as archive:
+        archive.write("a_b.png")
+    assert ask(*names, "photos.zip", "--heatmaps", "heat")[0] == 0
+    assert len(list(Path("heat").iterdir())) == len(names) + 1
 
 
 def test_a_person_reads_a_table_and_what_it_is_worth(ask):
