@@ -5,16 +5,17 @@ that must not be read stays in the listing, with the reason.
 """
 
 import stat
+import unicodedata
 import zipfile
 import zlib
 from collections import Counter
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 
 from stages.errors import UserError
 from stages.faces.layout import LABELS, place_of
-from stages.faces.zips import Zip
+from stages.faces.zips import SUPPORTED, Zip
 
 # The largest corpus we know has 140,005 members of 29 kB, 4 GB in all, and a table of contents of 15 MB.
 MAX_MEMBERS = 1_000_000  # each costs about 0.3 kB of memory
@@ -23,9 +24,6 @@ MAX_FACE_BYTES = 64 * 2**20  # a face of 4,000 x 5,000 px without compression; a
 MAX_TOTAL_BYTES = 512 * 2**30  # a hundred times the largest corpus: more would keep a machine busy for days
 MAX_RATIO = 100  # images hardly shrink when zipped; deflate reaches 1,032 on zeros
 RATIO_FLOOR_BYTES = 2**20  # below this a high ratio (a blank bitmap) does no harm
-
-SUPPORTED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what every zip program writes
-
 
 NAMESAKE = "name used more than once"  # as the problem of a member
 
@@ -109,7 +107,7 @@ def read(archive: Zip, name: str, place: int) -> bytes:
     try:
         with archive.open(place) as file:
             found, data = file.name, file.read(MAX_FACE_BYTES + 1)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError):
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError):
         raise MemberError("damaged in the archive") from None
     if found != name:
         raise MemberError("not where the index found it")
@@ -124,7 +122,7 @@ def _unsound(path: Path | str, error: Exception) -> UserError:
 
 def _face(place: int, info: zipfile.ZipInfo) -> Member | None:
     """The member as a face, or None if it is none."""
-    where = None if info.is_dir() else place_of(info.filename)
+    where = place_of(info.filename)
     if where is None:
         return None
     return Member(info.filename, LABELS[where.kind], where.split, info.file_size, place, problem_of(info))
@@ -138,15 +136,8 @@ def _without_namesakes(faces: list[Member]) -> list[Member]:
 
 def problem_of(info: zipfile.ZipInfo) -> str | None:
     """Why a member must not be read, or None."""
-    path = PurePosixPath(info.filename.replace("\\", "/"))
     mode = info.external_attr >> 16
-    if (
-        not path.name
-        or path.is_absolute()
-        or ".." in path.parts
-        or ":" in path.parts[0]
-        or not info.filename.isprintable()
-    ):
+    if _is_unsafe(info.filename):
         return "unsafe name"
     if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
         return "not a regular file"
@@ -159,3 +150,14 @@ def problem_of(info: zipfile.ZipInfo) -> str | None:
     if info.file_size > RATIO_FLOOR_BYTES and info.file_size > MAX_RATIO * info.compress_size:
         return "compressed like a zip bomb"
     return None
+
+
+def _is_unsafe(name: str) -> bool:
+    """Whether a name names nothing, points out of the archive or to a drive, or would command the terminal."""
+    path = PureWindowsPath(name)  # which knows both kinds of slashes
+    return (
+        not path.name
+        or bool(path.anchor)
+        or ".." in path.parts
+        or any(unicodedata.category(character) in ("Cc", "Cs") for character in name)
+    )

@@ -1,14 +1,33 @@
-"""Where an image belongs, by its path: to the nearest folder ``real`` or ``fake`` above it, upper or lower case.
+"""Where an image belongs, by its path, and which files are no images: one rule for folders, zips and photos to judge.
 
-A folder ``train``, ``valid`` or ``test`` above it names its official split. What is hidden or in a
-hidden folder, and what operating systems leave behind, is no image.
+An image belongs to the nearest folder above it that is named after a class: ``real`` or ``fake``. A folder named after
+a split above it says its official one: ``train``, ``valid`` or ``test``. People write these names in many ways
+(``0_real``, ``Training``, ``val``, ``training_fake``, ``test_set``): each word of a name must be a known one.
 """
 
-from pathlib import PurePosixPath
+import re
+from functools import lru_cache
 from typing import NamedTuple
 
 LABELS = {"real": 0, "fake": 1}
 SPLITS = ("train", "valid", "test")
+
+_WORDS = {
+    "real": "real",
+    "fake": "fake",
+    "train": "train",
+    "training": "train",
+    "valid": "valid",
+    "validation": "valid",
+    "val": "valid",
+    "test": "test",
+    "testing": "test",
+    **dict.fromkeys(("face", "faces", "image", "images", "set"), ""),  # may stand beside, and say nothing
+}
+
+# What systems and programs leave beside pictures: files and folders by their names, files by the ends of their names.
+_CLUTTER = {"__macosx", "@eadir", "#recycle", "$recycle.bin", "thumbs.db", "desktop.ini", "icon\r"}
+_CLUTTER_ENDS = ("zone.identifier", ".xmp", ".aae")
 
 
 class Place(NamedTuple):
@@ -22,12 +41,34 @@ class Place(NamedTuple):
         return f"{self.split}/{self.kind}" if self.split else self.kind
 
 
-def place_of(member: str) -> Place | None:
+def is_clutter(path: str) -> bool:
+    """Whether a path, of a zip or below a folder, is hidden or in a hidden folder, or what systems leave behind."""
+    parts = _parts(path.lower())
+    hidden = any(part.startswith(".") and part not in (".", "..") for part in parts)
+    return hidden or not _CLUTTER.isdisjoint(parts) or parts[-1].endswith(_CLUTTER_ENDS)
+
+
+def place_of(path: str) -> Place | None:
     """The place of a member of an archive, or of a path below a folder; None for what is no image of either class."""
-    path = PurePosixPath(member.replace("\\", "/"))
-    folders = [folder.lower() for folder in reversed(path.parts[:-1])]
-    kind = next((folder for folder in folders if folder in LABELS), None)
-    hidden = any(part.startswith(".") and part != ".." for part in path.parts)
-    if kind is None or hidden or path.name.lower() == "thumbs.db" or "__macosx" in folders:
-        return None
-    return Place(kind, next((folder for folder in folders if folder in SPLITS), None))
+    *folders, name = _parts(path)
+    kind = split = None
+    for folder in reversed(folders):
+        named = _named_after(folder)
+        kind = kind or next((name for name in named if name in LABELS), None)
+        split = split or next((name for name in named if name in SPLITS), None)
+    return Place(kind, split) if kind and name and not is_clutter(path) else None
+
+
+def _parts(path: str) -> list[str]:
+    """The names in a path; zips made by Windows have backslashes between them."""
+    return path.replace("\\", "/").split("/")
+
+
+@lru_cache(maxsize=1024)  # a hundred thousand images share a few folders
+def _named_after(folder: str) -> list[str]:
+    """The class, the split, or both, that a folder is named after; none if it has another word, or two of a kind."""
+    words = [_WORDS.get(word) for word in re.findall(r"[^\W\d_]+", folder.lower())]
+    named = {word for word in words if word}
+    if None in words or any(len(named.intersection(kinds)) > 1 for kinds in (LABELS, SPLITS)):
+        return []
+    return list(named)

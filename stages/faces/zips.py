@@ -9,7 +9,9 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from zipfile import BadZipFile, ZipExtFile, ZipInfo
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipExtFile, ZipInfo
+
+SUPPORTED = (ZIP_STORED, ZIP_DEFLATED)  # what every zip program writes
 
 _LOCAL = struct.Struct("<4s22x2H")  # 4.3.7: signature, lengths of name and extra field
 _ENTRY = struct.Struct("<4s4x2H4xLLL3H4xLL")  # 4.3.12, all but versions, dates, disks and internal attributes
@@ -46,25 +48,30 @@ class Zip:
         self._data.close()
 
     def members(self) -> Iterator[tuple[int, ZipInfo]]:
-        """Every member in the order of the table: the place of its entry, and what the entry says.
+        """Every member but folders, in the order of the table: the place of its entry, and what the entry says.
 
         Raises BadZipFile where the table is damaged, and UnicodeDecodeError for a name that is not the UTF-8 it claims.
         """
         place = self.start
         while place < self.start + self.table_bytes:
             info, _, length = self._entry(place)
-            yield place, info
+            if not info.filename.endswith(("/", "\\")):  # zips made by Windows have backslashes
+                yield place, info
             place += length
 
     def open(self, place: int) -> ZipExtFile:
         """The content of the member whose entry is at ``place``; reading on to the end checks its CRC-32.
 
-        Raises BadZipFile if the member is encrypted or not where the table says, NotImplementedError if Python does not
-        know how it is compressed.
+        Raises BadZipFile if the member is encrypted, compressed in another way than ``SUPPORTED``, or not where the
+        table says.
         """
         info, name, _ = self._entry(place)
         if info.flag_bits & _ENCRYPTED:
             raise BadZipFile(f"{info.filename!r} is encrypted")
+        if info.compress_type not in SUPPORTED:
+            raise BadZipFile(
+                f"{info.filename!r} is compressed by method {info.compress_type}, and only deflate, the usual, is read"
+            )
         elsewhere = BadZipFile(f"{info.filename!r} is not where the table of contents says")
         start = self._shift + info.header_offset
         if not 0 <= start < self.start:

@@ -76,8 +76,6 @@ def verify(archive: Path) -> Counter[Place]:
             size, unpacked = archive.stat().st_size, 0
             with tqdm(total=size, desc="verifying the archive", unit="B", unit_scale=True, disable=None) as bar:
                 for place, member in members.members():
-                    if member.is_dir():
-                        continue
                     unpacked += member.file_size
                     if unpacked > MAX_EXPANSION * size:
                         raise zipfile.BadZipFile(

@@ -62,7 +62,7 @@ def test_faces_have_label_split_and_size_and_the_rest_is_counted(pack):
         ("x/train/fake/c.jpg", 1, "train", 3, None),
         ("x/TEST/Real/d.png", 0, "test", 1, None),
     ]
-    assert found.other == 3
+    assert found.other == 2
 
 
 def test_members_are_read_in_place(pack, tmp_path):
@@ -72,10 +72,57 @@ def test_members_are_read_in_place(pack, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["../real/x.jpg", "real/../../x.jpg", "/real/x.jpg", "C:/real/x.jpg", "..\\real\\x.jpg", "real/\x1b[2J.jpg"]
+    "name",
+    [
+        "../real/x.jpg",
+        "real/../../x.jpg",
+        "/real/x.jpg",
+        "C:/real/x.jpg",
+        "..\\real\\x.jpg",
+        "real/\x1b[2J.jpg",
+        "real/\x9b.jpg",
+    ],
 )
 def test_names_that_point_elsewhere_or_at_the_terminal_are_quarantined(pack, name):
     assert problems(pack({name: b"x"})) == {name: "unsafe name"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "real/Screenshot 10.30.15\u202fAM.jpg",
+        "real/no\xa0break.jpg",
+        "real/full\u3000width.jpg",
+        "real/می\u200cخواهم.jpg",
+        "real/👨\u200d👩.jpg",
+        "real/\u200fשלום.jpg",
+        "real/soft\xadhyphen.jpg",
+        "12:30/real/1:2.jpg",
+    ],
+)
+def test_names_that_people_have_are_no_harm(pack, name):
+    path = pack({name: b"x"})
+    assert problems(path) == {}
+    assert read(path, name) == b"x"
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "fake/.."])
+def test_members_that_name_nothing_are_no_faces_or_unsafe(pack, name):
+    info = zipfile.ZipInfo("x")
+    info.filename = name
+    path = pack({info: b"x"})
+    found = listing(path)
+    assert len(found.faces) + found.other == 3
+    assert {face.problem for face in found.faces[2:]} <= {"unsafe name"}
+    assert archive.problem_of(info) == "unsafe name"
+
+
+def test_folders_in_a_zip_made_by_windows_are_no_images(pack):
+    found = listing(pack({"train\\real\\": b"", "train\\real\\x.jpg": b"x"}))
+    assert [(face.name, face.split, face.problem) for face in found.faces[2:]] == [
+        ("train\\real\\x.jpg", "train", None)
+    ]
+    assert found.other == 0
 
 
 @pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR])

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.faces.layout import LABELS, SPLITS, Place, place_of
+from stages.faces.layout import LABELS, SPLITS, Place, is_clutter, place_of
 
 
 @pytest.mark.parametrize(
@@ -19,19 +19,61 @@ from stages.faces.layout import LABELS, SPLITS, Place, place_of
         ("/Valid/FAKE/1.jpg", Place("fake", "valid")),
         ("train\\real\\1.jpg", Place("real", "train")),
         ("real/no-suffix", Place("real", None)),
+        ("0_real/1.jpg", Place("real", None)),
+        ("1_fake/1.jpg", Place("fake", None)),
+        ("Fake Faces/1.jpg", Place("fake", None)),
+        ("training_fake/1.jpg", Place("fake", "train")),
+        ("real_and_fake_face/training_real/1.jpg", Place("real", "train")),
+        ("Training/FAKE/1.jpg", Place("fake", "train")),
+        ("Validation/real/1.jpg", Place("real", "valid")),
+        ("val/real/1.jpg", Place("real", "valid")),
+        ("testing/fake/1.jpg", Place("fake", "test")),
+        ("test_set/real/1.jpg", Place("real", "test")),
+        ("train_test/real/1.jpg", Place("real", None)),
+        ("not_real/1.jpg", None),
+        ("real-fake/1.jpg", None),
         ("real", None),
         ("real.jpg", None),
         ("unreal/1.jpg", None),
         ("train/1.jpg", None),
         ("train.csv", None),
         ("real/.hidden.jpg", None),
-        ("real/Thumbs.db", None),
-        ("__MACOSX/real/1.jpg", None),
+        ("real/", None),
+        ("real\\", None),
         ("", None),
+        (".", None),
+        ("..", None),
     ],
 )
 def test_known_paths(member, place):
     assert place_of(member) == place
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Thumbs.db",
+        "desktop.ini",
+        ".DS_Store",
+        "._1.jpg",
+        ".AppleDouble/1.jpg",
+        "__MACOSX/1.jpg",
+        "@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg",
+        "Icon\r",
+        "1.jpg:Zone.Identifier",
+        "1.xmp",
+        "IMG_1.AAE",
+    ],
+)
+@pytest.mark.parametrize("folder", ["real/", "real\\", "./fake/", ""])
+def test_what_systems_and_programs_leave_behind_is_no_image(name, folder):
+    assert is_clutter(folder + name)
+    assert place_of(folder + name) is None
+
+
+@pytest.mark.parametrize("name", ["1.jpg", "icon.png", "./1.jpg", "../1.jpg", "thumbs/1.jpg", "xmp", ""])
+def test_a_picture_is_no_clutter(name):
+    assert not is_clutter(name)
 
 
 def test_a_place_reads_like_a_path():

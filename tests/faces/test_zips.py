@@ -49,7 +49,8 @@ def found(path):
 
 def expected(path):
     with zipfile.ZipFile(path) as archive:
-        return [(facts(info), archive.read(info)) for info in archive.infolist()]
+        files = [info for info in archive.infolist() if not info.filename.endswith(("/", "\\"))]
+        return [(facts(info), archive.read(info)) for info in files]
 
 
 @settings(derandomize=True, deadline=None)
@@ -57,7 +58,7 @@ def expected(path):
     members=st.dictionaries(st.text("ab/é漢 \\", min_size=1), st.binary(max_size=300), max_size=5),
     comment=st.binary(max_size=100).filter(lambda text: b"PK" not in text),
     before=st.binary(max_size=40),
-    method=st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]),
+    method=st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]),
 )
 def test_every_member_is_found_as_the_standard_library_finds_it(path, members, comment, before, method):
     path.write_bytes(zipped(members.items(), comment=comment, before=before, method=method))
@@ -71,7 +72,7 @@ def test_bytes_overwritten_and_cut_off_anywhere_give_members_or_an_error_of_few_
     path.write_bytes((data[:start] + junk + data[start + len(junk) :])[:end])
     try:
         found(path)
-    except (BadZipFile, UnicodeDecodeError, NotImplementedError, EOFError, RuntimeError, ValueError):
+    except (BadZipFile, EOFError, ValueError):
         return
 
 
@@ -81,6 +82,24 @@ def test_sizes_and_places_of_64_bits_are_understood(path, monkeypatch):
     path.write_bytes(zipped([("real/a.jpg", b"x" * 90), ("fake/b.jpg", b"y" * 90)], comment=b"end", before=b"start"))
     assert b"PK\x06\x06" in path.read_bytes()
     assert found(path) == expected(path)
+
+
+@pytest.mark.parametrize("name", ["", ".", ".."])
+def test_a_member_without_a_proper_name_is_still_one(path, name):
+    info = zipfile.ZipInfo("x")
+    info.filename = name
+    path.write_bytes(zipped([(info, b"1"), ("real/a.jpg", b"2")]))
+    assert [content for _, content in found(path)] == [b"1", b"2"]
+    assert found(path)[0][0][0] == name
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_unusual_compression_is_refused(path, method):
+    path.write_bytes(zipped([("real/a.jpg", b"x")], method=method))
+    with pytest.raises(
+        BadZipFile, match=rf"'real/a\.jpg' is compressed by method {method}, and only deflate, the usual, is"
+    ):
+        found(path)
 
 
 def test_a_member_that_is_not_where_the_table_says_is_refused(path):
