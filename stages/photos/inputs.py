@@ -17,6 +17,7 @@ from stages.errors import UserError
 from stages.faces import archive
 from stages.faces.archive import NAMESAKE
 from stages.faces.image import ImageError, Pixels, decode
+from stages.faces.layout import is_clutter
 
 STDIN = "-"  # as a path: a list of paths on standard input, one a line
 UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")  # drives a terminal, breaks or turns a line
@@ -82,7 +83,7 @@ def _of_folder(folder: Path, skipped: list[str]) -> Iterator[Entry]:
     waiting = [folder]  # by hand, as a tree may be deeper than Python recurses
     while waiting:
         path = waiting.pop()
-        if path != folder and _clutter(path.name):
+        if path != folder and is_clutter(path.name):
             skipped.append(str(path))
         elif path == folder or (os.path.isdir(path) and not path.is_symlink()):  # noqa: PTH112
             try:
@@ -118,8 +119,8 @@ def _of_zip(path: Path, skipped: list[str]) -> Iterator[Entry]:
         return
     with opened:
         try:
-            files = (entry for entry in opened.members() if not entry[1].filename.endswith("/"))
-            members = sorted(islice(files, archive.MAX_MEMBERS + 1), key=lambda entry: (entry[1].filename, entry[0]))
+            entries = islice(opened.members(), archive.MAX_MEMBERS + 1)
+            members = sorted(entries, key=lambda entry: (entry[1].filename, entry[0]))
         except (BadZipFile, UnicodeDecodeError):
             yield str(path), "its table of contents is damaged"
             return
@@ -132,17 +133,12 @@ def _of_zip(path: Path, skipped: list[str]) -> Iterator[Entry]:
         times = Counter(info.filename for _, info in members)
         for place, info in members:
             name = f"{path}/{info.filename}"
-            if any(map(_clutter, Path(info.filename).parts)):
+            if is_clutter(info.filename):
                 skipped.append(name)
             elif problem := archive.problem_of(info) or (NAMESAKE if times[info.filename] > 1 else None):
                 yield name, problem
             else:
                 yield name, partial(archive.read, opened, info.filename, place)
-
-
-def _clutter(name: str) -> bool:
-    """Whether a file or folder is hidden, or left by an operating system."""
-    return (name.startswith(".") and name != "..") or name.lower() in ("thumbs.db", "desktop.ini", "__macosx")
 
 
 def _why(error: Exception) -> str:
