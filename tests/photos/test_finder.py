@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.photos import finder
+from stages.photos import alignment, finder
 
 
 def test_a_portrait_has_one_face_with_eyes_and_mouth_in_place(portrait):
@@ -28,6 +28,19 @@ def test_a_small_face_in_a_large_photo_is_found(portrait):
     photo.paste(portrait.resize((280, 328)), (1900, 300))  # a face of 115 px
     [face] = finder.find(photo)
     assert 1900 < face.box[0] < face.box[2] < 2180
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_faces_of_a_turned_photo_are_cut_out_upright(portrait, quarters):
+    photo = Image.new("RGB", (1100, 700), (90, 120, 90))
+    photo.paste(portrait, (20, 80))
+    photo.paste(portrait.resize((256, 300)), (700, 300))
+    turned = Image.fromarray(np.rot90(np.asarray(photo), quarters))
+    upright = [alignment.align(photo, face, 64) for face in finder.find(photo)]
+    found = [alignment.align(turned, face, 64) for face in finder.find(turned)]
+    assert len(found) == len(upright) == 2
+    for crop in found:  # whose order is that of the turned photo
+        assert min(np.abs(np.asarray(crop, float) - np.asarray(other, float)).mean() for other in upright) < 5
 
 
 def test_a_photo_without_people_has_no_face():
