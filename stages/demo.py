@@ -10,23 +10,28 @@ import io
 import logging
 import secrets
 from collections.abc import Sequence
-from threading import Lock
+from itertools import takewhile
+from socket import MSG_DONTWAIT, MSG_PEEK, SHUT_RD
+from threading import BoundedSemaphore, Lock, Timer
 from typing import Any
 
 from flask import Flask, Response, g, render_template, request
+from flask.typing import ResponseReturnValue
 from PIL import Image
-from werkzeug.exceptions import HTTPException
-from werkzeug.serving import make_server
+from werkzeug.exceptions import ClientDisconnected, HTTPException
+from werkzeug.serving import WSGIRequestHandler, make_server
 
 from stages.errors import UserError, run
 from stages.faces.image import ImageError, decode
 from stages.photos import heatmap
-from stages.photos.answers import Box, Judgement, answers
+from stages.photos.answers import Answer, Judgement, answers
 from stages.photos.exported import Detector
 from stages.photos.inputs import Photo
 from stages.predict import CAVEAT, add_detectors, cautions, open_detectors, promise, worthless
 
 MAX_BYTES = 20 * 2**20  # of a photo; a phone's largest JPEG has about 15 MB
+IN_FLIGHT = 8  # photos, which are held as they were sent; one of them at a time is decoded and judged
+PATIENCE = 60.0  # s that a browser has to send its request
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 POLICY = (
     "default-src 'none'; img-src blob: data:; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; "
@@ -45,7 +50,7 @@ def main() -> None:
     app = page(open_detectors(arguments.detector), only_loopback=arguments.host in LOOPBACK)
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     try:
-        server = make_server(arguments.host, arguments.port, app, threaded=True)
+        server = make_server(arguments.host, arguments.port, app, threaded=True, request_handler=Handler)
     except (OSError, SystemExit) as error:  # werkzeug prints and exits where the port is taken
         raise UserError(
             f"cannot listen on {arguments.host} port {arguments.port}; free it or choose another with --port"
@@ -55,6 +60,26 @@ def main() -> None:
     server.serve_forever()
 
 
+class Handler(WSGIRequestHandler):
+    """A connection that is read no further after ``PATIENCE``, however slowly and endlessly something is sent."""
+
+    def setup(self) -> None:
+        """Start the clock."""
+        super().setup()
+        self.clock = Timer(PATIENCE, self.connection.shutdown, [SHUT_RD])
+        self.clock.daemon = True
+        self.clock.start()
+
+    def make_environ(self) -> dict[str, Any]:
+        """The WSGI environment, with the clock, to be stopped when all is read."""
+        return {**super().make_environ(), "clock": self.clock}
+
+    def finish(self) -> None:
+        """Stop the clock."""
+        self.clock.cancel()
+        super().finish()
+
+
 def page(detectors: Sequence[Detector], *, only_loopback: bool) -> Flask:
     """The page as a WSGI application: GET / shows it, POST /judge takes a photo's bytes and answers in JSON."""
     app = Flask(__name__, template_folder="photos", static_folder=None)
@@ -62,7 +87,7 @@ def page(detectors: Sequence[Detector], *, only_loopback: bool) -> Flask:
     app.jinja_env.autoescape = True  # by Flask's own rule not of a file that ends in .j2
     if only_loopback:  # or another site could name its own host 127.0.0.1 and read the answers (DNS rebinding)
         app.config["TRUSTED_HOSTS"] = list(LOOPBACK)
-    turn = Lock()  # a network answers one photo at a time
+    room, turn = BoundedSemaphore(IN_FLIGHT), Lock()
 
     @app.get("/")
     def show() -> str:
@@ -78,16 +103,27 @@ def page(detectors: Sequence[Detector], *, only_loopback: bool) -> Flask:
         )
 
     @app.post("/judge")
-    def judge() -> tuple[dict[str, Any], int]:
+    def judge() -> ResponseReturnValue:
         if not (request.mimetype or "").startswith("image/"):  # which a form of another site cannot send unasked
             return {"error": "This is not a picture. JPEG, PNG, WebP, BMP, TIFF and GIF can be read."}, 415
+        if not room.acquire(blocking=False):
+            return {"error": "Too many photos are waiting; try again in a moment."}, 503, {"Retry-After": "5"}
         try:
-            photo = Photo("photo", decode(request.get_data(cache=False)))
+            data = request.get_data(cache=False)
+            if clock := request.environ.get("clock"):
+                clock.cancel()
+            with turn:
+                if left():
+                    return {"error": "Nobody waits for the answer."}, 499
+                photo = Photo("photo", decode(data))
+                found = list(takewhile(lambda _: not left(), answers(photo, detectors, "auto")))
+        except ClientDisconnected:
+            return {"error": f"This picture did not arrive within {PATIENCE:.0f} seconds."}, 408
         except ImageError as error:
             return {"error": f"This picture cannot be read: {error}."}, 422
-        with turn:
-            found = list(answers(photo, detectors, "auto"))
-        return {"faces": [shown(answer.box, answer.judgement) for answer in found if answer.judgement]}, 200
+        finally:
+            room.release()
+        return {"faces": [shown(answer, answer.judgement) for answer in found if answer.judgement]}, 200
 
     @app.errorhandler(HTTPException)
     def refuse(error: HTTPException) -> tuple[dict[str, Any], int]:
@@ -107,10 +143,22 @@ def page(detectors: Sequence[Detector], *, only_loopback: bool) -> Flask:
     return app
 
 
-def shown(box: Box | None, judgement: Judgement) -> dict[str, Any]:
-    """One face for the page: its box, probability and verdict, and as data: addresses its crop and its heat map."""
+def left() -> bool:
+    """Whether nobody waits any more for the answer to this request, since the other end has closed the connection."""
+    connection = request.environ.get("werkzeug.socket")  # there is none without a server
+    try:
+        return connection is not None and not connection.recv(1, MSG_PEEK | MSG_DONTWAIT)
+    except BlockingIOError:
+        return False  # open, and silent
+    except ConnectionError:
+        return True
+
+
+def shown(answer: Answer, judgement: Judgement) -> dict[str, Any]:
+    """One face for the page: what ``predict`` says of it, and as data: addresses its crop and its heat map."""
     return {
-        "box": box,
+        "box": answer.box,
+        "enlarged": answer.enlarged,
         "probability": judgement.probability,
         "verdict": judgement.verdict,
         "crop": address(judgement.crop),

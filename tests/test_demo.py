@@ -2,19 +2,27 @@
 
 import base64
 import http.client
+import io
 import json
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event, Semaphore, Thread
 
 import numpy as np
 import pytest
 from PIL import Image
+from werkzeug.serving import make_server
 
+from stages import demo
+from stages.photos.exported import Detector
+from stages.scoring.calibration import Calibration
 from stages.sources import sample
 
 ROOT = Path(__file__).parents[1]
@@ -40,6 +48,40 @@ def address(bright):
     with subprocess.Popen(command, cwd=bright, env=environment, stdout=subprocess.PIPE, text=True) as server:
         yield re.search(r"http://127\.0\.0\.1:\d+", server.stdout.readline()).group()
         server.terminate()
+
+
+@pytest.fixture
+def judging():
+    """The page as an application, its detector's judgements when they begin, and the leave to end them."""
+    begun, leave = Semaphore(0), Event()
+
+    def network(image):
+        begun.release()
+        assert leave.wait(60)
+        return 0.0, np.zeros((2, 2), np.float32)
+
+    reading = Calibration(1.0, 0.0, 0.5, 0.3, 0.7, 0.05, 0.5, 150)
+    detector = Detector("resnet50-baseline", 64, "folder", "imagenet", "0" * 64, reading, network)
+    yield demo.page([detector], only_loopback=True), begun, leave
+    leave.set()
+
+
+@pytest.fixture
+def connect(judging):
+    """A function that sends a photo's request to the page, or a part of it, and returns the connection."""
+    server = make_server("127.0.0.1", 0, judging[0], threaded=True, request_handler=demo.Handler)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+
+    def connect(body, length=None, head="POST /judge HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"):
+        connection = socket.create_connection(("127.0.0.1", server.port), timeout=60)
+        connection.sendall(f"{head}Content-Length: {length or len(body)}\r\n\r\n".encode() + body)
+        return connection
+
+    yield connect
+    server.shutdown()
+    thread.join()
+    server.server_close()
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +143,7 @@ def test_a_dropped_face_of_the_sample_is_answered_as_on_the_command_line(drop, b
 def test_of_a_detector_that_is_worth_nothing_for_photographs_no_verdict_is_shown(drop, browser, png):
     browser.execute_script("WORTHLESS = true")
     _, [card] = drop(png(np.full((64, 64, 3), 255, np.uint8)))
-    assert card.startswith("No answer")
+    assert "No answer" in card
     assert "It would say “looks generated”" in card
     assert "% likely" not in card
 
@@ -163,6 +205,13 @@ def test_the_page_loads_nothing_from_elsewhere_and_breaks_no_rule_of_its_own(bro
     assert [line for line in browser.get_log("browser") if "Content Security Policy" in line["message"]] == []
 
 
+def test_a_face_of_fewer_pixels_than_the_detector_takes_is_marked(drop, portrait, png):
+    said = "Enlarged: the photo shows this face in fewer pixels"
+    [large], [small] = (drop(png(np.asarray(photo)))[1] for photo in (portrait, portrait.resize((62, 72))))
+    assert said not in large
+    assert said in small
+
+
 def test_too_large_a_photo_is_refused_before_and_after_it_is_sent(browser, address, drop):
     browser.execute_script("judge(new File([new Uint8Array(21 * 2 ** 20)], 'photo.png', { type: 'image/png' }))")
     assert browser.find_element("id", "status").text == "This picture is larger than 20 MB."
@@ -172,6 +221,75 @@ def test_too_large_a_photo_is_refused_before_and_after_it_is_sent(browser, addre
     assert answer.status == 413
     assert "larger than 20 MB" in answer.read().decode()
     sent.close()
+
+
+def post(app, body):
+    return app.test_client().post("/judge", input_stream=body, content_type="image/png", content_length=10**6)
+
+
+class Body(io.BytesIO):
+    """A photo that says when it is read, and waits."""
+
+    def __init__(self, data, begun, leave):
+        super().__init__(data)
+        self.begun, self.leave = begun, leave
+
+    def readinto(self, buffer):  # noqa: D102 - of the base class
+        self.begun.release()
+        assert self.leave.wait(60)
+        return super().readinto(buffer)
+
+
+def test_photos_for_which_there_is_no_room_are_sent_away_unread(judging, png):
+    app, _, leave = judging
+    leave.set()
+    reading, go = Semaphore(0), Event()
+    picture = png(np.zeros((64, 64, 3), np.uint8)).ljust(10**6)
+    with ThreadPoolExecutor(demo.IN_FLIGHT) as browsers:
+        answers = [browsers.submit(post, app, Body(picture, reading, go)) for _ in range(demo.IN_FLIGHT)]
+        assert all(reading.acquire(timeout=60) for _ in answers)
+        refused = post(app, Body(picture, None, go))  # which would fail if it were read
+        go.set()
+        assert [answer.result().status_code for answer in answers] == [200] * demo.IN_FLIGHT
+    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
+    assert refused.json == {"error": "Too many photos are waiting; try again in a moment."}
+    assert post(app, io.BytesIO(picture)).status_code == 200
+
+
+def test_one_photo_is_decoded_and_judged_at_a_time(judging, png, monkeypatch):
+    app, begun, leave = judging
+    decoded, decode = Semaphore(0), demo.decode
+    monkeypatch.setattr(demo, "decode", lambda data: (decoded.release(), decode(data))[1])
+    picture = png(np.zeros((64, 64, 3), np.uint8)).ljust(10**6)
+    with ThreadPoolExecutor(2) as browsers:
+        answers = [browsers.submit(post, app, io.BytesIO(picture)) for _ in range(2)]
+        assert begun.acquire(timeout=60)
+        assert decoded.acquire(timeout=60)
+        assert not decoded.acquire(timeout=0.3)  # ample time for the other one
+        leave.set()
+        assert [answer.result().status_code for answer in answers] == [200, 200]
+
+
+def test_what_is_sent_too_slowly_is_read_no_further(connect, monkeypatch):
+    monkeypatch.setattr(demo, "PATIENCE", 0.2)
+    with connect(b"x" * 10, 1000) as slow, connect(b"", head="POST /judge HTTP/1.1\r\nHost") as slower:
+        answer = slow.makefile().read()
+        slower.makefile().read()  # comes to an end
+    assert "HTTP/1.1 408 " in answer
+    assert "This picture did not arrive within 0 seconds." in answer
+
+
+def test_for_those_who_left_nothing_is_judged(connect, judging, png):
+    _, begun, leave = judging
+    picture = png(np.zeros((64, 64, 3), np.uint8))
+    with connect(picture) as patient:
+        assert begun.acquire(timeout=60)
+        with connect(picture) as hasty:
+            hasty.shutdown(socket.SHUT_WR)
+            leave.set()
+            assert "200 OK" in patient.makefile().readline()
+            hasty.makefile().read()
+    assert not begun.acquire(blocking=False)
 
 
 def test_another_site_cannot_use_it(address):
