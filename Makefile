@@ -16,8 +16,8 @@ repro: $(RUNTIME)  ## train, evaluate and compare the detectors; GPU=1 installs 
 	@dvc repro && echo "dvc repro took $$((SECONDS / 60)) min $$((SECONDS % 60)) s"
 
 predict: $(RUNTIME)  ## judge photos: make predict IMAGES="holiday.jpg album/"
-	@test -n "$(IMAGES)" || { echo "error: name photos, folders or zips: make predict IMAGES=\"holiday.jpg album/\""; exit 1; }
-	@python -m stages.predict $(IMAGES)
+	@test -n "$$IMAGES" || { echo "error: name photos, folders or zips: make predict IMAGES=\"holiday.jpg album/\""; exit 1; }
+	@if test -e "$$IMAGES"; then python -m stages.predict -- "$$IMAGES"; else eval "python -m stages.predict $$IMAGES"; fi
 
 demo: $(RUNTIME)  ## serve a page where a photo is dropped and judged, at http://127.0.0.1:8000
 	@python -m stages.demo

@@ -62,7 +62,7 @@ def check(tool: str, arguments: list[str], folder: Path) -> None:
         case "make":
             for target in arguments:
                 name, is_variable, _ = target.partition("=")
-                wanted = rf"\$\({name}\)" if is_variable else rf"^{re.escape(target)}:"
+                wanted = rf"\$\(?{name}\b" if is_variable else rf"^{re.escape(target)}:"
                 assert re.search(wanted, (ROOT / "Makefile").read_text(), re.MULTILINE), f"no {target} in the Makefile"
         case "python":
             program = "-m " + arguments[1] if arguments[0] == "-m" else arguments[0]

@@ -9,6 +9,7 @@ import math
 import os
 import re
 import shutil
+import subprocess
 import zipfile
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from stages.errors import UserError
 from stages.photos.exported import Detector
 from stages.scoring.calibration import Calibration
 
+ROOT = Path(__file__).parents[1]
 BRIGHT, GREY, DARK = 255, 127, 0
 CHAMPION, OTHER = "densenet121-baseline", "densenet121-finetune"
 
@@ -240,6 +242,38 @@ def test_a_member_of_a_zip_without_a_name_is_a_row(ask):
         ("photos.zip/.", "unsafe name"),
         ("photos.zip/a.png", "fake"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("images", "given"),
+    [
+        ("my album", ["--", "my album"]),
+        ("it's (1).jpg", ["--", "it's (1).jpg"]),
+        ("-x.jpg", ["--", "-x.jpg"]),
+        ("a.jpg b.jpg", ["a.jpg", "b.jpg"]),
+        ("'my album' *.jpg --format csv", ["my album", "-x.jpg", "it's (1).jpg", "--format", "csv"]),
+        ("'**/*.png' -", ["**/*.png", "-"]),
+    ],
+)
+def test_make_passes_paths_with_blanks_options_and_globs_on(tmp_path, monkeypatch, images, given):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "Makefile", ".")
+    python = Path(".venv/bin/python")
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\nexit 3\n")
+    python.chmod(0o755)
+    for name in ("my album", "it's (1).jpg", "-x.jpg"):
+        Path(name).write_text("")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")} | {"LC_ALL": "C"}
+    result = subprocess.run(
+        ["make", "-o", ".venv/.runtime", "predict", f"IMAGES={images}"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.stdout.splitlines() == ["-m", "stages.predict", *given]
+    assert (result.returncode, "Error 3" in result.stderr) == (2, True)
 
 
 def test_no_face_is_an_answer_and_not_an_error(ask, noise):
