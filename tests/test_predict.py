@@ -158,7 +158,7 @@ def test_a_terminal_of_another_encoding_gets_escapes(ask, monkeypatch):
 def test_what_cannot_be_opened_is_a_row_and_the_rest_is_judged(ask, monkeypatch):
     for name in ("photos/a.png", "photos/locked/b.png", "photos/z.png", "elsewhere/c.png"):
         face(name, BRIGHT)
-    for name, target in (("loop", "loop"), ("gone", "nowhere"), ("linked", "../elsewhere")):
+    for name, target in (("loop", "loop"), ("gone", "nowhere"), ("linked", "../elsewhere"), ("again", ".")):
         Path("photos", name).symlink_to(target)
     os.mkfifo("photos/pipe")
     with zipfile.ZipFile("photos/locked.zip", "w") as archive:
@@ -183,7 +183,7 @@ def test_what_cannot_be_opened_is_a_row_and_the_rest_is_judged(ask, monkeypatch)
         ("", "not a path"),
         ("photos/a.png", "fake"),
         ("photos/gone", "no such file"),
-        ("photos/linked", "a link to a folder, which is not followed"),
+        ("photos/linked/c.png", "fake"),
         ("photos/locked", "permission denied"),
         ("photos/locked.zip", "permission denied"),
         ("photos/loop", "too many levels of symbolic links"),

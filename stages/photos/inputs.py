@@ -58,7 +58,7 @@ def printable(text: str) -> str:
 
     Control characters and bytes that are no UTF-8 become escapes; what would be a formula there gets ``./`` before it.
     """
-    text = os.fsencode(text).decode("utf-8", "backslashreplace")
+    text = text.encode(errors="surrogateescape").decode(errors="backslashreplace")
     text = UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
     return f"./{text}" if text.startswith(FORMULA) else text
 
@@ -80,18 +80,20 @@ def _entries(paths: Iterable[str], skipped: list[str]) -> Iterator[Entry]:
 
 
 def _of_folder(folder: Path, skipped: list[str]) -> Iterator[Entry]:
-    waiting = [folder]  # by hand, as a tree may be deeper than Python recurses
+    """The files of a folder, wherever links lead; what several lead to is looked at once, so that loops end."""
+    waiting, seen = [folder], set[str]()  # no recursion, as a tree may be deeper than Python allows
     while waiting:
         path = waiting.pop()
         if path != folder and is_clutter(path.name):
             skipped.append(str(path))
-        elif path == folder or (os.path.isdir(path) and not path.is_symlink()):  # noqa: PTH112
+        elif not os.path.isdir(path):  # noqa: PTH112
+            yield from _of_file(path, skipped)
+        elif (real := os.path.realpath(path)) not in seen:
+            seen.add(real)
             try:
                 waiting += sorted(path.iterdir(), reverse=True)
             except OSError as error:
                 yield str(path), _why(error)
-        else:
-            yield from _of_file(path, skipped)
 
 
 def _of_file(path: Path, skipped: list[str]) -> Iterator[Entry]:
@@ -100,9 +102,7 @@ def _of_file(path: Path, skipped: list[str]) -> Iterator[Entry]:
     except OSError as error:
         yield str(path), _why(error)
         return
-    if stat.S_ISDIR(mode):
-        yield str(path), "a link to a folder, which is not followed"
-    elif not stat.S_ISREG(mode):
+    if not stat.S_ISREG(mode):
         yield str(path), "not a regular file"
     elif path.suffix.lower() == ".zip":
         yield from _of_zip(path, skipped)
