@@ -52,7 +52,7 @@ def find(picture: Image.Image) -> list[Face]:
     faces = search(picture)
     surest = max(faces, key=lambda face: face.confidence, default=None)
     if surest is None or surest.confidence < SURE:
-        part = picture.crop(_around(surest)) if surest else picture.copy()
+        part = picture.crop(_around(surest, picture.size)) if surest else picture.copy()
         part.thumbnail((INPUT, INPUT) if surest else (2 * ZOOMED, 2 * ZOOMED))
         confidence = [_highest(search(part.transpose(turn))) for turn in TURNS]
         turn = int(np.argmax(confidence))
@@ -135,11 +135,11 @@ def in_reading_order(faces: list[Face]) -> list[Face]:
     return ordered
 
 
-def _around(face: Face) -> tuple[int, int, int, int]:
-    """Three times a face's box: left, top, right, bottom in px. Beyond the picture lies black."""
+def _around(face: Face, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """A face and as much beside it, in a picture of ``size``: left, top, right, bottom in px."""
     low, high = face.box[:2], face.box[2:]
-    left, top, right, bottom = np.concatenate([low - (high - low), high + (high - low)]).round().astype(int).tolist()
-    return left, top, right, bottom
+    low, high = np.floor(np.maximum(low - (high - low), 0)), np.ceil(np.minimum(high + (high - low), size))
+    return int(low[0]), int(low[1]), int(high[0]), int(high[1])
 
 
 def _highest(faces: list[Face]) -> float:
