@@ -120,6 +120,17 @@ def test_paths_come_from_standard_input_and_globs(ask, monkeypatch):
     ]
 
 
+@pytest.mark.parametrize("pattern", ["photos/**/*.png", "photos/**", "{here}/photos/*", "photos/../p*", "phot[o]s"])
+def test_a_glob_names_each_photo_once_and_what_systems_leave_behind_never(ask, pattern):
+    for name in ("photos/a.png", "photos/album/b.png", "photos/.thumbnails/c.png"):
+        face(name, BRIGHT)
+    Path("photos/Thumbs.db").write_text("no photo")
+    Path("photos/album/loop").symlink_to(".")
+    code, output = ask(pattern.format(here=Path.cwd()), "--format", "csv")
+    assert code == 0
+    assert [Path(row["file"]).name for row in rows(output)] == ["a.png", "b.png"]
+
+
 @pytest.mark.parametrize("format", ["table", "csv", "json", "jsonl"])
 def test_no_name_stops_it_drives_the_terminal_or_is_run_by_a_spreadsheet(ask, monkeypatch, format):
     for name in ("caf\udce9.png", "\x1b[31mred\n\x9b.png", "turned\u202egnp.png", "é\u202f漢.png", "=1+1.png"):

@@ -39,7 +39,7 @@ class Photo:
 
 
 def photos(paths: Iterable[str], skipped: list[str]) -> Iterator[Photo]:
-    """Every photo that ``paths`` name, in their order; of a folder or a zip all files, by name.
+    """Every photo that ``paths`` name, in their order; of a folder, a zip or a glob all files, by name.
 
     What is hidden there, or left by an operating system, is appended to ``skipped`` instead.
     """
@@ -71,22 +71,37 @@ def _entries(paths: Iterable[str], skipped: list[str]) -> Iterator[Entry]:
         elif not path or "\0" in path:
             yield path, "not a path"
         elif glob.has_magic(path) and not os.path.lexists(path):
-            matches = sorted(glob.glob(path, recursive=True))  # noqa: PTH207 - Path has none for absolute patterns
-            yield from _entries(matches, skipped) if matches else [(path, "matches no file")]
-        elif os.path.isdir(path):  # noqa: PTH112 - Path's raises where it may not look
-            yield from _of_folder(Path(path), skipped)
+            yield from _of_glob(Path(path), skipped)
         else:
-            yield from _of_file(Path(path), skipped)
+            yield from _of_path(Path(path), skipped)
 
 
-def _of_folder(folder: Path, skipped: list[str]) -> Iterator[Entry]:
-    """The files of a folder, wherever links lead; what several lead to is looked at once, so that loops end."""
-    waiting, seen = [folder], set[str]()  # no recursion, as a tree may be deeper than Python allows
+def _of_glob(pattern: Path, skipped: list[str]) -> Iterator[Entry]:
+    """What a pattern matches; ``**`` follows no links."""
+    first = next(number for number, part in enumerate(pattern.parts) if glob.has_magic(part))
+    folder = Path(*pattern.parts[:first])
+    try:
+        found = set(folder.glob("/".join(pattern.parts[first:])))
+    except (OSError, ValueError) as error:
+        yield str(pattern), _why(error)
+        return
+    if not found:
+        yield str(pattern), "matches no file"
+    for path in sorted(found):
+        if is_clutter(path.relative_to(folder).as_posix()):
+            skipped.append(str(path))
+        elif found.isdisjoint(path.parents):  # else it comes with a folder
+            yield from _of_path(path, skipped)
+
+
+def _of_path(named: Path, skipped: list[str]) -> Iterator[Entry]:
+    """A file, or those of a folder, wherever links lead; what several lead to is looked at once, so that loops end."""
+    waiting, seen = [named], set[str]()  # no recursion, as a tree may be deeper than Python allows
     while waiting:
         path = waiting.pop()
-        if path != folder and is_clutter(path.name):
+        if path != named and is_clutter(path.name):
             skipped.append(str(path))
-        elif not os.path.isdir(path):  # noqa: PTH112
+        elif not os.path.isdir(path):  # noqa: PTH112 - Path's raises where it may not look
             yield from _of_file(path, skipped)
         elif (real := os.path.realpath(path)) not in seen:
             seen.add(real)
