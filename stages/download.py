@@ -47,9 +47,8 @@ def main() -> None:
     write_json(SOURCE, record)
     size = f"{record['bytes'] / 1e6:,.1f} MB"
     print(f"{ARCHIVE}: {record['images']:,} images from {data.source}, {size}, sha256 {record['sha256'][:12]}…")
-    for key in ("links_left_out", "other_files_left_out"):
-        if record.get(key):
-            print(f"{key.replace('_', ' ')}: {record[key]:,}")
+    if skipped := ", ".join(f"{count:,} {what}" for what, count in record.get("skipped", {}).items()):
+        print(f"skipped: {skipped}")
     if licence := record.get("licence"):
         print(f"licence: {licence}")
 

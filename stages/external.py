@@ -41,11 +41,19 @@ def main() -> None:
                 images, left_out = choose(name, faces, known, params)
                 found = images.sample(frac=1, random_state=params.split.seed)
                 summaries[name] = shards.write(records.read(faces, found), len(found), part, name, params.shards.images)
-            sources[name] = {"path": origin["path"], **summaries[name], **left_out, "archive_sha256": sha256(packed)}
+            skipped = origin["skipped"]
+            sources[name] = {
+                "path": origin["path"],
+                **summaries[name],
+                **left_out,
+                "skipped": skipped,
+                "archive_sha256": sha256(packed),
+            }
             packed.unlink()
             print(
                 f"external/{name}: {summaries[name]['real']:,} real, {summaries[name]['fake']:,} fake; left out: "
                 f"{left_out['quarantined']:,} quarantined, {left_out['in_corpus']:,} that the corpus has too"
+                + "".join(f", {count:,} {what}" for what, count in skipped.items())
             )
         shards.write_summary(part, summaries)
         write_json(part / "sources.json", sources)

@@ -72,7 +72,7 @@ def test_the_sample_depends_on_its_seed_alone(project):
 
 def test_a_folder(project, faces, capsys):
     faces("mine", "real", "fake", "other")
-    Path("mine/real/2.jpg").symlink_to("/etc/passwd")
+    Path("mine/real/2.jpg").symlink_to("nowhere")
     project("folder", "mine")
     download.main()
     record = read_json(SOURCE)
@@ -82,13 +82,12 @@ def test_a_folder(project, faces, capsys):
         "path": str(Path("mine").absolute()),
         "images": 2,
         "counts": {"fake": 1, "real": 1},
-        "other_files_left_out": 1,
-        "links_left_out": 1,
+        "skipped": {"other files": 1, "links that lead nowhere": 1},
         "sha256": sha256(ARCHIVE),
     }
     out = capsys.readouterr().out
     assert "2 images from folder" in out
-    assert "links left out: 1\nother files left out: 1\n" in out
+    assert "skipped: 1 links that lead nowhere, 1 other files\n" in out
 
 
 def test_a_folder_is_looked_for_in_the_real_root_of_a_temporary_experiment(project, faces, tmp_path, monkeypatch):

@@ -1,13 +1,11 @@
 """A person's own faces: a folder, packed into a zip, or a zip, verified and copied.
 
 :mod:`stages.faces.layout` says which file is an image of which class. Nothing here looks inside one; the index does.
+Links are followed wherever they lead: caches, such as Hugging Face's and DVC's, are made of links to another folder.
 """
 
-import errno
-import lzma
 import os
 import shutil
-import struct
 import zipfile
 import zlib
 from collections import Counter
@@ -18,10 +16,11 @@ from typing import Any
 from tqdm import tqdm
 
 from stages.errors import UserError
-from stages.faces.layout import LABELS, Place, place_of
+from stages.faces.layout import LABELS, Place, is_clutter, place_of
 from stages.faces.zips import Zip
 
 CHUNK = 1 << 20  # bytes
+OTHER, DANGLING = "other files", "links that lead nowhere"  # what is skipped
 MAX_EXPANSION = 100  # times its own size that a zip may unpack to; images hardly shrink, so more is a zip bomb
 
 
@@ -33,12 +32,12 @@ def fetch(path: Path, archive: Path, *, key: str = "data.folder.path", both: boo
     classes (with ``both``) or both of them (without).
     """
     if path.is_dir():
-        counts, left_out = _pack(path.resolve(), archive)
+        counts, skipped = _pack(path.resolve(), archive)
     elif path.is_file():
         # A copy and not a hard link: its owner may write into the original, and would change our hashed data with it.
         shutil.copyfile(path, archive)
         try:
-            counts, left_out = verify(archive), {}
+            counts, skipped = verify(archive)
         except zipfile.BadZipFile as error:
             raise UserError(
                 f"{path} is not a sound zip ({error}); make it again, or name the folder it was made from"
@@ -46,12 +45,13 @@ def fetch(path: Path, archive: Path, *, key: str = "data.folder.path", both: boo
     else:
         raise UserError(f"{path} does not exist; set {key} to a folder or .zip with real/ and fake/ in it")
     require_classes(counts, str(path), both=both)
-    return {"path": str(path), **summary(counts), **left_out}
+    return {"path": str(path), **summary(counts, skipped)}
 
 
-def summary(counts: Counter[Place]) -> dict[str, Any]:
-    """What a provenance says of :func:`verify`'s counts: ``images`` in all, and ``counts`` by place as text."""
-    return {"images": counts.total(), "counts": {str(place): counts[place] for place in sorted(counts, key=str)}}
+def summary(counts: Counter[Place], skipped: Counter[str]) -> dict[str, Any]:
+    """What a provenance says of :func:`verify`'s counts: images in all, by place, and what was skipped, by kind."""
+    by_place = {str(place): counts[place] for place in sorted(counts, key=str)}
+    return {"images": counts.total(), "counts": by_place, "skipped": dict(sorted(skipped.items()))}
 
 
 def require_classes(counts: Counter[Place], name: str, *, both: bool = True) -> None:
@@ -65,12 +65,12 @@ def require_classes(counts: Counter[Place], name: str, *, both: bool = True) -> 
         )
 
 
-def verify(archive: Path) -> Counter[Place]:
-    """Check every member of a zip against its CRC-32; count the images in each place.
+def verify(archive: Path) -> tuple[Counter[Place], Counter[str]]:
+    """Check every member of a zip against its CRC-32; count the images in each place, and what is no image.
 
     Raises :class:`zipfile.BadZipFile`, with the reason, for anything but a sound, unencrypted zip of sane size.
     """
-    counts: Counter[Place] = Counter()
+    counts, skipped = Counter[Place](), Counter[str]()
     try:
         with Zip(archive) as members:
             size, unpacked = archive.stat().st_size, 0
@@ -86,45 +86,49 @@ def verify(archive: Path) -> Counter[Place]:
                             pass
                     if where := place_of(member.filename):
                         counts[where] += 1
+                    else:
+                        skipped[OTHER] += 1
                     bar.update(member.compress_size)
-    except (zlib.error, lzma.LZMAError, struct.error, EOFError, RuntimeError, ValueError) as error:
+    except (zlib.error, EOFError, ValueError) as error:
         raise zipfile.BadZipFile(str(error) or type(error).__name__) from error
-    except OSError as error:
-        # zipfile seeks to where a damaged directory sends it, and bz2 reports bad data as an OSError without a number.
-        if error.errno not in (None, errno.EINVAL):
-            raise
-        raise zipfile.BadZipFile(str(error)) from error
-    return counts
+    return counts, skipped
 
 
-def _pack(folder: Path, archive: Path) -> tuple[Counter[Place], dict[str, int]]:
-    """Pack what lies in class folders, sorted by name, with fixed times; count it by place, and what was left out."""
-    left_out = {"other_files_left_out": 0, "links_left_out": 0}
+def _pack(folder: Path, archive: Path) -> tuple[Counter[Place], Counter[str]]:
+    """Pack what lies in class folders, sorted by name, with fixed times; count it by place, and what is no image."""
+    counts, skipped = Counter[Place](), Counter[str]()
     chosen: list[str] = []
     for path in _walk(folder):
         member = path.relative_to(folder).as_posix()
-        if path.is_symlink() and not (path.is_file() and path.resolve().is_relative_to(folder)):
-            left_out["links_left_out"] += 1
-        elif place_of(member) and path.is_file():
+        where = place_of(member)
+        if where and path.is_file():
+            counts[where] += 1
             chosen.append(member)
         else:
-            left_out["other_files_left_out"] += 1
+            skipped[OTHER if path.exists() else DANGLING] += 1
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as members:
         for member in tqdm(sorted(chosen), desc="packing faces", unit="file", disable=None):
             _add(members, member, folder / member)
-    return Counter(place for member in chosen if (place := place_of(member))), left_out
+    return counts, skipped
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """Every file and every link under a folder; hidden ones are passed over, and links to folders are not entered."""
+def _walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
+    """Every file under a folder, wherever links lead; a folder of clutter is one.
 
-    def refuse(error: OSError) -> None:
-        raise UserError(f"cannot read {error.filename} ({error.strerror}); make it readable for you and run again")
-
-    for root, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        links = [name for name in folders if Path(root, name).is_symlink()]
-        yield from (Path(root, name) for name in (*links, *files) if not name.startswith("."))
+    ``above`` are the real paths of the folders that lead here: a link back to one is a loop, and holds nothing new.
+    """
+    here = os.path.realpath(folder)
+    if here in above:
+        return
+    try:
+        paths = list(folder.iterdir())
+    except OSError as error:
+        raise UserError(f"cannot read {folder} ({error.strerror}); make it readable for you and run again") from None
+    for path in paths:
+        if path.is_dir() and not is_clutter(path.name):
+            yield from _walk(path, (*above, here))
+        else:
+            yield path
 
 
 def _add(members: zipfile.ZipFile, member: str, path: Path) -> None:

@@ -106,7 +106,7 @@ def _obtain(dataset: str, keep: Path) -> dict[str, Any]:
     with _bounded_requests():
         _download(dataset, part)
     try:
-        counts = verify(part)
+        counts, skipped = verify(part)
     except zipfile.BadZipFile as error:
         part.unlink()
         raise UserError(
@@ -124,7 +124,7 @@ def _obtain(dataset: str, keep: Path) -> dict[str, Any]:
         "licence": DEFAULT_LICENCE if dataset == DEFAULT_DATASET else f"see https://www.kaggle.com/datasets/{dataset}",
         "retrieved": datetime.now(UTC).isoformat(timespec="seconds"),
         "sha256": sha256(part),
-        **summary(counts),
+        **summary(counts, skipped),
     }
     write_json(keep / "archive.json", {"fingerprint": _fingerprint(part), "provenance": provenance})
     os.replace(part, keep / "archive.zip")

@@ -45,8 +45,7 @@ def test_packs_two_folders(faces):
         "path": "faces",
         "images": 3,
         "counts": {"fake": 1, "real": 2},
-        "other_files_left_out": 0,
-        "links_left_out": 0,
+        "skipped": {},
     }
     assert names(archive) == ["fake/c.png", "real/a.jpg", "real/b.jpg"]
     with zipfile.ZipFile(archive) as members:
@@ -66,37 +65,66 @@ def test_what_is_no_face_is_left_out_and_counted(faces):
     path = faces("real/1.jpg", "fake/1.jpg", "train.csv", "other/1.jpg", "fake/Thumbs.db")
     provenance, archive = fetch(path)
     assert names(archive) == ["fake/1.jpg", "real/1.jpg"]
-    assert provenance["other_files_left_out"] == 3
+    assert provenance["skipped"] == {"other files": 3}
 
 
-def test_hidden_files_and_folders_are_passed_over(faces):
-    path = faces("real/1.jpg", "fake/1.jpg", "fake/.2.jpg", "real/.ipynb_checkpoints/1.jpg", ".git/real/1.jpg")
+def test_clutter_is_no_image_in_a_folder_and_in_a_zip(faces):
+    clutter = ("real/.2.jpg", "real/desktop.ini", "real/1.jpg:Zone.Identifier", "real/@eaDir/1.jpg/SMALL.jpg", ".git/x")
+    path = faces("real/1.jpg", "fake/1.jpg", *clutter)
+    with zipfile.ZipFile("faces.zip", "w") as archive:
+        for name in ("real/1.jpg", "fake/1.jpg", *clutter, "real\\", "@eaDir/"):
+            archive.writestr(name, b"")
     provenance, archive = fetch(path)
     assert names(archive) == ["fake/1.jpg", "real/1.jpg"]
-    assert provenance["other_files_left_out"] == 0
+    assert provenance["images"] == 2
+    assert provenance["skipped"] == {"other files": 5}
+    provenance, _ = fetch(Path("faces.zip"))
+    assert provenance["images"] == 2
+    assert provenance["skipped"] == {"other files": 5}
 
 
-def test_links_that_lead_out_or_nowhere_are_left_out_and_counted(faces, tmp_path):
-    path = faces("real/1.jpg", "fake/1.jpg")
-    (tmp_path / "outside").mkdir()
-    (tmp_path / "outside/secret.jpg").write_bytes(b"secret")
-    (path / "real/file.jpg").symlink_to(tmp_path / "outside/secret.jpg")
-    (path / "real/folder").symlink_to(tmp_path / "outside")
-    (path / "real/parent").symlink_to("..")
-    (path / "real/dangling.jpg").symlink_to("gone.jpg")
-    (path / "real/loop.jpg").symlink_to("loop.jpg")
-    provenance, archive = fetch(path)
-    assert names(archive) == ["fake/1.jpg", "real/1.jpg"]
-    assert provenance["links_left_out"] == 5
-    assert b"secret" not in archive.read_bytes()
-
-
-def test_links_inside_the_folder_are_followed(faces):
+def test_links_are_followed_wherever_they_lead(faces):
     path = faces("all/1.jpg", "fake/1.jpg")
+    Path("blobs/people").mkdir(parents=True)
+    Path("blobs/people/3.jpg").write_bytes(b"of a linked folder")
+    Path("blobs/2").write_bytes(b"of a linked file")
     (path / "real").mkdir()
     (path / "real/1.jpg").symlink_to("../all/1.jpg")
-    _, archive = fetch(path)
-    assert zipfile.ZipFile(archive).read("real/1.jpg") == b"content of all/1.jpg"
+    (path / "real/2.jpg").symlink_to("../../blobs/2")
+    (path / "test").mkdir()
+    (path / "test/real").symlink_to(Path("blobs/people").absolute())
+    provenance, archive = fetch(path)
+    assert names(archive) == ["fake/1.jpg", "real/1.jpg", "real/2.jpg", "test/real/3.jpg"]
+    assert [zipfile.ZipFile(archive).read(name) for name in names(archive)[1:]] == [
+        b"content of all/1.jpg",
+        b"of a linked file",
+        b"of a linked folder",
+    ]
+    assert provenance["counts"] == {"fake": 1, "real": 2, "test/real": 1}
+
+
+def test_loops_of_links_end(faces):
+    path = faces("real/1.jpg", "fake/2.jpg")
+    (path / "real/itself").symlink_to(".")
+    (path / "real/parent").symlink_to("..")
+    (path / "test").mkdir()
+    (path / "test/a").mkdir()
+    (path / "test/b").mkdir()
+    (path / "test/a/to-b").symlink_to("../b")
+    (path / "test/b/to-a").symlink_to("../a")
+    provenance, archive = fetch(path)
+    assert names(archive) == ["fake/2.jpg", "real/1.jpg"]
+    assert provenance["skipped"] == {}
+
+
+def test_links_that_lead_nowhere_are_skipped_and_counted(faces):
+    path = faces("real/1.jpg", "fake/1.jpg")
+    (path / "real/dangling.jpg").symlink_to("gone.jpg")
+    (path / "real/loop.jpg").symlink_to("loop.jpg")
+    (path / "test").symlink_to("gone")
+    provenance, archive = fetch(path)
+    assert names(archive) == ["fake/1.jpg", "real/1.jpg"]
+    assert provenance["skipped"] == {"links that lead nowhere": 3}
 
 
 def test_the_folder_itself_may_be_a_link(faces):
@@ -112,7 +140,7 @@ def test_a_pipe_in_a_class_folder_does_not_block(faces):
     os.mkfifo(path / "real/pipe.jpg")
     provenance, archive = fetch(path)
     assert names(archive) == ["fake/1.jpg", "real/1.jpg"]
-    assert provenance["other_files_left_out"] == 1
+    assert provenance["skipped"] == {"other files": 1}
 
 
 def test_the_same_files_give_the_same_bytes(faces):
@@ -143,14 +171,14 @@ def test_an_unreadable_file_is_named(faces, monkeypatch):
 
 def test_an_unreadable_folder_is_named(faces, monkeypatch):
     path = faces("real/1.jpg", "fake/1.jpg")
-    scan = os.scandir
+    iterate = Path.iterdir
 
-    def refused(top):
-        if Path(top).name == "fake":
-            raise PermissionError(13, "Permission denied", str(top))
-        return scan(top)
+    def refused(self):
+        if self.name == "fake":
+            raise PermissionError(13, "Permission denied", str(self))
+        return iterate(self)
 
-    monkeypatch.setattr(os, "scandir", refused)
+    monkeypatch.setattr(Path, "iterdir", refused)
     with pytest.raises(UserError, match=r"cannot read .*/faces/fake \(Permission denied\); make it readable"):
         fetch(path)
 
@@ -194,7 +222,12 @@ def zip_of(tmp_path, monkeypatch):
 def test_a_zip_is_taken_as_it_is(zip_of):
     path = zip_of(real="r", fake="f", other="o")
     provenance, archive = fetch(path)
-    assert provenance == {"path": "faces.zip", "images": 2, "counts": {"fake": 1, "real": 1}}
+    assert provenance == {
+        "path": "faces.zip",
+        "images": 2,
+        "counts": {"fake": 1, "real": 1},
+        "skipped": {"other files": 1},
+    }
     assert archive.read_bytes() == path.read_bytes()
 
 
@@ -246,11 +279,29 @@ def test_a_zip_bomb_is_not_unpacked(zip_of):
         fetch(path)
 
 
-@pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_damage_is_found_in_every_compression(zip_of, compression):
-    path = zip_of(compression, real=random.Random(1).randbytes(1000), fake="f")
+def test_damage_is_found_in_what_is_compressed(zip_of):
+    path = zip_of(zipfile.ZIP_DEFLATED, real=random.Random(1).randbytes(1000), fake="f")
     content = bytearray(path.read_bytes())
     content[60:200] = bytes(140)
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"faces\.zip is not a sound zip"):
         fetch(path)
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_compression_that_no_later_stage_reads_is_refused(zip_of, compression):
+    path = zip_of(compression, real="r" * 99, fake="f" * 99)
+    with pytest.raises(
+        UserError, match=r"sound zip \('real/1\.jpg' is compressed by method 1\d, and only deflate, the "
+    ):
+        fetch(path)
+
+
+@pytest.mark.parametrize("name", ["", ".", ".."])
+def test_a_member_without_a_proper_name_is_skipped(zip_of, name):
+    path = zip_of(real="r", fake="f")
+    info = zipfile.ZipInfo("x")
+    info.filename = name
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(info, b"x")
+    assert fetch(path)[0]["skipped"] == {"other files": 1}
