@@ -101,6 +101,7 @@ def shortcut_auc(images: pd.DataFrame) -> tuple[float | None, float | None, floa
     seen = images.assign(bytes_per_pixel=images["bytes"] / (images["width"] * images["height"]))[SHORTCUTS]
     for column in ("format", "mode", "quantisation"):
         seen[column] = seen[column].astype("category").cat.codes
+    seen["jpeg_quality"] = seen["jpeg_quality"].fillna(-1)  # or a fold of PNGs would be a column of nothing
     with threadpool_limits(1):  # several threads save no time on so little, and lose minutes on a busy machine
         scores = cross_val_predict(
             HistGradientBoostingClassifier(max_iter=50, random_state=0),

@@ -70,6 +70,12 @@ def test_counts_of_images_quarantine_and_duplicates(corpus):
     assert figures["median_kilobytes"] == np.median(images["bytes"]) / 1000
 
 
+@pytest.mark.parametrize("count", [4, 40])
+def test_pictures_without_a_jpeg_quality_are_no_obstacle(corpus, count):
+    auc, low, high = audit.shortcut_auc(corpus(count).assign(format="PNG", jpeg_quality=np.nan, quantisation=None))
+    assert 0 <= low <= auc <= high <= 1
+
+
 def test_the_figures_are_at_most_twenty_numbers(corpus):
     figures = audit.figures(corpus(), unlike(400), np.arange(400), quarantined=0, other=0)
     assert len(figures) <= 20
