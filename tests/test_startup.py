@@ -16,6 +16,7 @@ ALL = NETWORKS | TRACKING | STATISTICS | TABLES
 
 LOADED_LATER = {
     "params": ALL,
+    "look": ALL,
     "preset": ALL,
     "download": ALL,
     "tracking.__main__": ALL,

@@ -94,22 +94,25 @@ def verify(archive: Path) -> tuple[Counter[Place], Counter[str]]:
     return counts, skipped
 
 
-def _pack(folder: Path, archive: Path) -> tuple[Counter[Place], Counter[str]]:
-    """Pack what lies in class folders, sorted by name, with fixed times; count it by place, and what is no image."""
-    counts, skipped = Counter[Place](), Counter[str]()
-    chosen: list[str] = []
+def images(folder: Path) -> tuple[list[str], Counter[str]]:
+    """The images in a folder, by their paths below it in the order of names, and how many files are none, by kind."""
+    found, skipped = [], Counter[str]()
     for path in _walk(folder):
         member = path.relative_to(folder).as_posix()
-        where = place_of(member)
-        if where and path.is_file():
-            counts[where] += 1
-            chosen.append(member)
+        if place_of(member) and path.is_file():
+            found.append(member)
         else:
             skipped[OTHER if path.exists() else DANGLING] += 1
+    return sorted(found), skipped
+
+
+def _pack(folder: Path, archive: Path) -> tuple[Counter[Place], Counter[str]]:
+    """Pack the images of a folder, sorted by name, with fixed times; count them by place, and what is no image."""
+    found, skipped = images(folder)
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as members:
-        for member in tqdm(sorted(chosen), desc="packing faces", unit="file", disable=None):
+        for member in tqdm(found, desc="packing faces", unit="file", disable=None):
             _add(members, member, folder / member)
-    return counts, skipped
+    return Counter(place for member in found if (place := place_of(member))), skipped
 
 
 def _walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
@@ -23,7 +24,10 @@ DETECTORS = [f"{model}-{phase}" for model in ("resnet50", "densenet121") for pha
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone of what git would commit now, with the tiny preset applied."""
-    folder = tmp_path_factory.mktemp("clone") / "project"
+    return clone(tmp_path_factory.mktemp("clone") / "project")
+
+
+def clone(folder: Path) -> Path:
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -73,7 +77,7 @@ def change(project: Path, key: str, value: object) -> None:
 
 
 def test_one_command_makes_four_compared_detectors(project: Path, first: str) -> None:
-    assert len(ran(first)) == 30
+    assert len(ran(first)) == 31
     for name in DETECTORS:
         metrics = json.loads((project / f"data/figures/{name}.json").read_text())
         assert metrics["n"] == 20
@@ -94,6 +98,7 @@ def test_one_command_makes_four_compared_detectors(project: Path, first: str) ->
 
 def test_nothing_runs_twice(project: Path, first: str) -> None:
     assert ran(call(project, "dvc", "repro")) == []
+    assert call(project, "dvc", "status") == "Data and pipelines are up to date.\n"
 
 
 def test_no_warning_of_a_library_reaches_the_terminal(first: str) -> None:
@@ -312,3 +317,51 @@ def test_a_misspelt_parameter_stops_the_run_before_anything_starts(project: Path
     assert "unknown key 'sede'; did you mean seed?" in printed
     assert ran(printed) == ["params"]
     assert "Traceback" not in printed
+
+
+def test_changes_in_own_folders_are_seen(tmp_path: Path, png: Callable, noise: Callable) -> None:
+    """Those of a folder of faces and of an external set, outside of the project; and nothing else is run for them."""
+
+    def face(seed: int, name: str) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png(noise(seed, 32, 32)))
+        return path
+
+    def repro() -> list[str]:
+        return ran(call(project, "dvc", "repro", "external"))
+
+    def images() -> tuple[int, int]:
+        source, external = (
+            json.loads((project / name).read_text()) for name in ("data/raw/source.json", "data/external/sources.json")
+        )
+        return source["images"], external["other"]["images"]
+
+    project = clone(tmp_path / "project")
+    for number, name in enumerate(("my faces/real/1", "my faces/real/2", "my faces/fake/1", "my faces/fake/2")):
+        face(number, f"{name}.png")
+    face(9, "other/fake/1.png")
+    for key, value in {
+        "data.source": "folder",
+        "data.folder.path": str(tmp_path / "my faces"),
+        "external": {"other": str(tmp_path / "other")},
+    }.items():
+        change(project, key, value)
+
+    looks = ["look", "look-external@other"]
+    assert sorted(repro()) == sorted([*looks, "download", "index", "external"])
+    assert images() == (4, 1)
+    assert sorted(repro()) == looks
+
+    added = face(10, "my faces/real/3.png")
+    assert sorted(repro()) == sorted([*looks, "download", "index", "external"])
+    assert images() == (5, 1)
+    added.unlink()  # so that the faces are what they were at first
+    face(11, "other/fake/2.png")
+    assert "external" in repro()
+    assert images() == (4, 2)
+
+    for name in ("my faces", "other"):
+        (tmp_path / name).rename(tmp_path / f"away with {name}")
+    assert sorted(repro()) == looks
+    assert images() == (4, 2)

@@ -1,0 +1,63 @@
+"""Stage `look`: whether a person's own folders changed since the last run, by what a look at their files tells.
+
+DVC sees only what lies in the project. So ``data/own/faces.json``, ``data/own/weights.json`` and, with the name of an
+external set, ``data/own/external/NAME.json`` say what the folder or zip is like that params.yaml names: how many files
+count, and a digest of their names, sizes and times of change. No file is read. The stage runs at each ``dvc repro``
+where something is named (``stages/look.yaml`` sees to that), and the stages that read the files depend on what it
+writes. Where a folder is missing, as on a colleague's machine, what is known of it stays.
+"""
+
+import argparse
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from stages.errors import run
+from stages.files import digest, user_path, write_json
+from stages.params import load
+from stages.sources import folder
+
+OWN = Path("data/own")
+
+
+def main() -> None:
+    """Look at one external set, or at faces and weights."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("set", nargs="?", help="an external set")
+    name = parser.parse_args().set
+    params = load()
+    if name:
+        look(OWN / "external" / f"{name}.json", params.external[name], faces)
+        return
+    look(OWN / "faces.json", params.data.folder.path, faces)
+    look(OWN / "weights.json", params.weights.folder if params.weights.source == "folder" else None, weights)
+    for record in (OWN / "external").glob("*.json"):
+        if record.stem not in params.external:  # any more
+            record.unlink()
+
+
+def look(record: Path, named: str | None, files: Callable[[Path], Iterable[str]]) -> None:
+    """Write at ``record`` what the files are like below the path that params.yaml names; nothing, if it names none."""
+    path = user_path(named or "")
+    if named and path.exists():
+        found = sorted((file, (path / file).stat()) for file in files(path))
+        seen = digest([(file, stat.st_size, stat.st_mtime_ns) for file, stat in found])
+        write_json(record, {"files": len(found), "seen": seen})
+        print(f"{record}: {len(found):,} files in {path}")
+    elif named and record.exists():
+        print(f"{path} is not there, so what is known of it stays")
+    else:
+        write_json(record, {})
+
+
+def faces(path: Path) -> Iterable[str]:
+    """The images in a folder, by their paths below it, or a zip itself."""
+    return [""] if path.is_file() else folder.images(path)[0]
+
+
+def weights(path: Path) -> Iterable[str]:
+    """The files of weights in a folder."""
+    return [file.name for file in path.glob("*.weights.h5")]
+
+
+if __name__ == "__main__":
+    run(main)
