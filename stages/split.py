@@ -2,8 +2,9 @@
 
 Reads ``data/index.parquet``; writes ``data/manifest.csv``, one row an image that takes part; quarantined ones do not.
 
-``split.method`` = ``official`` takes the archive's own folders; ``stratified`` draws the splits anew, in the same
-shares of each class, and depends on names and ``split.seed`` alone, not on the order of the archive.
+``split.method`` = ``official`` takes the archive's own folders; where it has no validation images, some of its training
+ones are drawn for that. ``stratified`` draws the splits anew, in the same shares of each class, and depends on names
+and ``split.seed`` alone, not on the order of the archive.
 
 ``split.near_duplicates`` says what becomes of images that are equal or nearly so (one ``group`` of the index, which may
 span classes): ``group`` keeps them in one split, ``drop`` keeps the first of each group, in the order train, valid,
@@ -60,8 +61,13 @@ def main() -> None:
         images = _draw(images, split)
     drawn = len(images)
     if split.method == "stratified":
-        groups = images["relatives" if split.near_duplicates == "keep" else "group"]
-        images = images.assign(split=_stratify(images["label"], groups, split))
+        images = images.assign(split=_stratify(images, SPLITS, split))
+    elif "valid" not in set(images["split"]):
+        train = images["split"] == "train"
+        images.loc[train, "split"] = _stratify(images[train], ("train", "valid"), split)
+        print(
+            f"the archive has no folder valid; {(images['split'] == 'valid').sum():,} of its training images validate"
+        )
     if split.train_per_class is not None:
         images = _thin(images, split.train_per_class, split.seed)
     _require_images(images, split)
@@ -170,15 +176,16 @@ def _thin(images: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
     return images[(images["split"] != "train") | (rank < limit)]
 
 
-def _stratify(labels: pd.Series, groups: pd.Series, split: params.Split) -> NDArray[np.str_]:
-    """A split for each image, such that no group straddles and each class comes near to the fractions.
+def _stratify(images: pd.DataFrame, names: tuple[str, ...], split: params.Split) -> NDArray[np.str_]:
+    """One of these splits for each image, such that no group straddles and each class comes near to the fractions.
 
     Groups go one by one to the split that lacks their images most: those that span classes first, then the largest,
     else in random order. With one class a group, no split is further from its share than the largest group has
     images, and groups of one image meet the shares exactly.
     """
-    fractions = np.array([getattr(split.fractions, name) for name in SPLITS])
-    contents = pd.crosstab(groups, labels).reindex(columns=list(LABELS.values()), fill_value=0)
+    groups = images["relatives" if split.near_duplicates == "keep" else "group"]
+    fractions = np.array([getattr(split.fractions, name) for name in names])
+    contents = pd.crosstab(groups, images["label"]).reindex(columns=list(LABELS.values()), fill_value=0)
     counts = contents.to_numpy(np.int64)  # groups × classes
     lacking = np.column_stack([_shares(fractions, total) for total in counts.sum(axis=0)])  # splits × classes
 
@@ -188,7 +195,7 @@ def _stratify(labels: pd.Series, groups: pd.Series, split: params.Split) -> NDAr
     for group in np.lexsort((random, -size, ~spans)):
         place[group] = (lacking @ counts[group]).argmax()
         lacking[place[group]] -= counts[group]
-    return np.array(SPLITS)[place[contents.index.get_indexer(pd.Index(groups))]]
+    return np.array(names)[place[contents.index.get_indexer(pd.Index(groups))]]
 
 
 def _shares(weights: NDArray[np.float64], total: int) -> Integers:

@@ -37,7 +37,7 @@ def test_every_source_says_whether_it_is_looked_at():
     sources = {name for section in (Data, Weights) for name in get_args(section.model_fields["source"].annotation)}
     values = YAML(typ="safe").load(Path(look.__file__).with_suffix(".yaml"))["data/own"]
     assert set(values) == sources
-    assert [name for name, value in values.items() if value != value] == ["folder"]  # noqa: PLR0124 - it is no number
+    assert [name for name, value in values.items() if value != value] == ["folder"]  # NaN
 
 
 def test_where_nothing_is_named_nothing_is_known(looked):

@@ -335,6 +335,23 @@ def test_the_official_split_is_the_archives_own(project):
     assert table.to_dict() == index.set_index("member")["split"].to_dict()
 
 
+@pytest.mark.parametrize("near_duplicates", ["drop", "keep"])
+def test_validation_is_drawn_from_train_where_the_official_split_has_none(project, near_duplicates, capsys):
+    index = named(official((50, 100), (0, 0), (20, 30)), [*"abcde" * 30, *[""] * 50])
+    project(index, method="official", near_duplicates=near_duplicates, group_by=NAMES)
+    table = run_stage()
+    assert counts(table) == {"train": (40, 80), "valid": (10, 20), "test": (20, 30)}
+    assert straddling(table, table["member"].str.extract(NAMES)[0]) == []
+    assert "the archive has no folder valid; 30 of its training images validate" in capsys.readouterr().out
+    test = table.loc[table["split"] == "test", "member"]
+    assert sorted(test) == sorted(index.loc[index["split"] == "test", "member"])
+
+
+def test_without_train_there_is_nothing_to_draw_validation_from(project):
+    project(official((0, 0), (0, 0), (20, 30)), method="official", near_duplicates="keep")
+    refused(r"leaves 0 real images for train")
+
+
 def test_of_official_duplicates_the_earlier_split_keeps_its_own(project, capsys):
     index = official((6, 6), (4, 4), (4, 4))
     train, valid, test = (index.index[index["split"] == name][0] for name in SPLITS)
