@@ -26,12 +26,32 @@ def _compiles(pattern: str) -> str:
     return pattern
 
 
+def _is_set_name(name: str) -> str:
+    """Refuse what cannot be part of the names of files and stages."""
+    if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9_-]*", name):
+        raise ValueError(
+            f"'{name}' cannot be a set's name; take letters from A to Z, digits, - and _, such as StyleGAN2"
+        )
+    return name
+
+
+def _dataset(name: str) -> str:
+    """OWNER/NAME of a Kaggle data set, which may be given by its address."""
+    found = re.fullmatch(r"(?:https?://)?(?:www\.)?kaggle\.com/datasets/([\w.-]+/[\w.-]+)(?:[/?#].*)?", name)
+    name = found[1] if found else name
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise ValueError(
+            f"'{name}' is no data set of Kaggle; write OWNER/NAME or https://www.kaggle.com/datasets/OWNER/NAME"
+        )
+    return name
+
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Quality = Annotated[int, Field(ge=1, le=100)]
-SetName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+SetName = Annotated[str, AfterValidator(_is_set_name)]
 Pattern = Annotated[str, AfterValidator(_compiles)]
 Model = Literal["resnet50", "densenet121"]
 Phase = Literal["baseline", "finetune"]
@@ -75,7 +95,7 @@ class Folder(Section):
 class Kaggle(Section):
     """A Kaggle data set."""
 
-    dataset: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
+    dataset: Annotated[str, AfterValidator(_dataset)]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
 
 
@@ -265,6 +285,11 @@ class Params(Section):
         if self.data.source != "folder" and self.data.folder.path:
             raise ValueError(
                 f"data.folder.path is set, but data.source is {self.data.source}; set data.source to folder"
+            )
+        if len({name.lower() for name in self.external}) < len(self.external):
+            raise ValueError(
+                f"external has names that differ in capital letters alone ({', '.join(self.external)}), and not every "
+                "file system tells them apart; rename one"
             )
         if self.weights.source == "folder" and not self.weights.folder:
             raise ValueError(

@@ -75,11 +75,11 @@ def test_a_set_is_packed_under_its_name_byte_for_byte(project, noise, png):
 def test_a_set_may_hold_one_class_and_there_may_be_several(project, noise, png, capsys):
     sources = project(
         {
-            "generator": {"fake/0.png": png(noise(100, 64, 64))},
+            "StyleGAN2": {"fake/0.png": png(noise(100, 64, 64))},
             "camera": {"real/0.png": png(noise(101, 64, 64)), "notes.txt": b"from my own camera"},
         }
     )
-    assert [(sources[name]["real"], sources[name]["fake"]) for name in ("generator", "camera")] == [(0, 1), (1, 0)]
+    assert [(sources[name]["real"], sources[name]["fake"]) for name in ("StyleGAN2", "camera")] == [(0, 1), (1, 0)]
     assert list(packed("camera")) == ["real/0.png"]
     assert sources["camera"]["skipped"] == {"other files": 1}
     assert "external/camera: 1 real, 0 fake; left out: 0 quarantined, 0 that the corpus has too, 1 other files" in (

@@ -48,7 +48,16 @@ def test_the_committed_file_is_sound_and_trains_four_detectors_on_the_sample() -
         ("data.source", "kagle", "data.source = 'kagle': input should be 'sample', 'folder' or 'kaggle'"),
         ("data.source", "folder", "data.folder.path is empty"),
         ("data.folder.path", "faces", "data.folder.path is set, but data.source is sample"),
-        ("data.kaggle.dataset", "no slash", "data.kaggle.dataset = 'no slash': string should match pattern"),
+        (
+            "data.kaggle.dataset",
+            "no slash",
+            "data.kaggle.dataset: 'no slash' is no data set of Kaggle; write OWNER/NAME or https://www.kaggle.com/datasets/",
+        ),
+        (
+            "data.kaggle.dataset",
+            "https://www.kaggle.com/competitions/someone/data",
+            "is no data set of Kaggle; write OWNER",
+        ),
         ("split.fractions.train", 0.5, r"split.fractions add up to 0.9; make train \+ valid \+ test = 1"),
         ("split.fractions.train", 0, "split.fractions.train = 0: input should be greater than 0"),
         ("split.method", "official", "split.near_duplicates = group cannot move images between official splits"),
@@ -63,7 +72,12 @@ def test_the_committed_file_is_sound_and_trains_four_detectors_on_the_sample() -
         ("weights.source", "folder", "weights.folder is empty"),
         ("corruptions.jpeg", [101], "corruptions.jpeg.0 = 101: input should be less than or equal to 100"),
         ("corruptions.blur", [1.0, 2, 1], r"corruptions.blur names one strength twice \(1, 2, 1\); name each once"),
-        ("external", {"Other Set": "faces"}, "external.Other Set"),
+        (
+            "external",
+            {"Other Set": "faces"},
+            "external.Other Set: 'Other Set' cannot be a set's name; take letters from",
+        ),
+        ("external", {"gan": "a", "GAN": "b"}, r"external has names that differ in capital letters alone \(gan, GAN\)"),
         ("external", {"other": ""}, "external.other = '': string should have at least 1 character"),
         ("explain.deletion_images", 25, "explain.deletion_images = 25: input should be a multiple of 2"),
         ("explain.images", 0, "explain.images = 0: input should be greater than or equal to 1"),
@@ -82,6 +96,25 @@ def test_a_wrong_value_is_named_with_what_is_allowed(
     put(content, key, value)
     with pytest.raises(UserError, match=message):
         params.check(content, "params.yaml")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "someone/their-faces",
+        "https://www.kaggle.com/datasets/someone/their-faces",
+        "https://www.kaggle.com/datasets/someone/their-faces?select=real#top",
+        "kaggle.com/datasets/someone/their-faces/data",
+    ],
+)
+def test_a_kaggle_data_set_may_be_given_by_its_address(content: dict[str, Any], address: str) -> None:
+    put(content, "data.kaggle.dataset", address)
+    assert params.check(content, "params.yaml").data.kaggle.dataset == "someone/their-faces"
+
+
+def test_an_external_set_may_have_capital_letters(content: dict[str, Any]) -> None:
+    put(content, "external", {"StyleGAN2": "faces"})
+    assert params.check(content, "params.yaml").external == {"StyleGAN2": "faces"}
 
 
 def test_auto_weights_are_for_the_sample_only(content: dict[str, Any]) -> None:
