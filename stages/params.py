@@ -126,8 +126,8 @@ class Split(Section):
     fractions: Fractions
     near_duplicates: Literal["keep", "drop", "group"]
     group_by: Pattern | None
-    limit_per_class: Positive | None
-    train_per_class: Positive | None
+    limit_per_class: Annotated[int, Field(ge=6)] | None  # two in each of three splits
+    train_per_class: Annotated[int, Field(ge=2)] | None
     seed: Seed
 
 

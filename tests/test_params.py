@@ -68,6 +68,8 @@ def test_the_committed_file_is_sound_and_trains_four_detectors_on_the_sample() -
             r"subpattern at position 1\); mend it, or leave it empty$",
         ),
         ("split.group_by", "a{99999999999999999999}", "is no regular expression"),
+        ("split.limit_per_class", 5, "split.limit_per_class = 5: input should be greater than or equal to 6"),
+        ("split.train_per_class", 1, "split.train_per_class = 1: input should be greater than or equal to 2"),
         ("split.group_by", 7, "split.group_by = 7: input should be a valid string"),
         ("weights.source", "folder", "weights.folder is empty"),
         ("corruptions.jpeg", [101], "corruptions.jpeg.0 = 101: input should be less than or equal to 100"),
