@@ -214,8 +214,11 @@ def _require_images(images: pd.DataFrame, split: params.Split) -> None:
             there = ", ".join(f"{name} {counts[name, 'real']:,}/{counts[name, 'fake']:,}" for name in SPLITS)
             limit = "raise split.limit_per_class, " if split.limit_per_class is not None else ""
             remedy = "set split.method to stratified" if split.method == "official" else "change split.fractions"
-            if split.method == "stratified" and split.group_by:
-                remedy += " or split.group_by, whose groups may be too large"
+            grouped = ["split.group_by"] if split.group_by else []
+            if split.near_duplicates == "group" and images["alike"].duplicated().any():
+                grouped.append("split.near_duplicates")
+            if split.method == "stratified" and grouped:
+                remedy += f" or {' or '.join(grouped)}, whose groups may be too large"
             raise UserError(
                 f"split.method = {split.method} leaves {count} {kind} images for {name}, and each split needs "
                 f"{MIN_IMAGES} of each class (real/fake: {there}); add images, {limit}or {remedy}"

@@ -328,6 +328,11 @@ def test_too_large_groups_are_refused_with_their_key(project):
     refused(r"change split\.fractions or split\.group_by, whose groups may be too large")
 
 
+def test_too_many_near_duplicates_are_refused_with_their_key(project):
+    project(corpus(["r" * 40, "f" * 40]))
+    refused(r"change split\.fractions or split\.near_duplicates, whose groups may be too large")
+
+
 def test_the_official_split_is_the_archives_own(project):
     index = official((6, 5), (3, 2), (2, 4))
     project(index, method="official", near_duplicates="keep")
