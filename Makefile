@@ -8,7 +8,7 @@ RUNTIME := .venv/.runtime$(if $(GPU),-gpu)
 DEV := .venv/.dev
 COMPILE := uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-annotate --custom-compile-command "make requirements"
 
-.PHONY: help repro predict demo test lint format ui experiments plots track promote bench requirements
+.PHONY: help repro predict demo test faults lint format ui experiments plots track promote bench requirements
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-14s%s\n' "$$name" "$$text"; done
 
@@ -24,6 +24,9 @@ demo: $(RUNTIME)  ## serve a page where a photo is dropped and judged, at http:/
 
 test: $(DEV)  ## run the tests, with coverage of stages/
 	@pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
+
+faults: $(DEV)  ## try what `make test` has no time for: a hundred kills, 20,000 damaged images
+	@KILLS=100 MUTATIONS=20000 pytest -n 0 -s tests/faults tests/faces/test_shards.py
 
 lint: $(DEV)  ## check style and types
 	@ruff check . && ruff format --check . && mypy

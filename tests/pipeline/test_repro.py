@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -17,7 +16,8 @@ import pytest
 from nbclient import NotebookClient
 from ruamel.yaml import YAML
 
-ROOT = Path(__file__).parents[2]
+from tests.clones import ROOT, call, clone
+
 DETECTORS = [f"{model}-{phase}" for model in ("resnet50", "densenet121") for phase in ("baseline", "finetune")]
 
 
@@ -27,38 +27,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return clone(tmp_path_factory.mktemp("clone") / "project")
 
 
-def clone(folder: Path) -> Path:
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        check=True,
-    )
-    for name in listed.stdout.decode().split("\0"):
-        if name and (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
-    call(folder, "git", "init", "-q")
-    call(folder, "git", "config", "user.name", "A Newcomer")
-    call(folder, "git", "config", "user.email", "newcomer@example.org")
-    call(folder, sys.executable, "-m", "stages.preset", "tiny")
-    call(folder, "git", "add", "-A")
-    call(folder, "git", "commit", "-q", "-m", "tiny")
-    return folder
-
-
 @pytest.fixture(scope="module")
 def first(project: Path) -> str:
     """What the first run prints."""
     return call(project, "dvc", "repro")
-
-
-def call(folder: Path, *command: str, refused: bool = False) -> str:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "MLFLOW_"))}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert (result.returncode != 0) == refused, f"{command}: {result.stdout}\n{result.stderr}"
-    return result.stdout + result.stderr
 
 
 def ran(output: str) -> list[str]:
