@@ -9,6 +9,9 @@ never sent twice, a run that was cut off is completed, and a new evaluation upda
 the model only where the calibration, which MLflow serves with it, has changed. At the end the winner is registered
 (``registry.py``).
 
+Copies of a project may send to one server at once. What each of them sends to one run is the same, so it is there once;
+of two runs (or models, or versions) that both have made, both keep the same one, and who made the other deletes it.
+
 The server is ``MLFLOW_TRACKING_URI``, or else ``mlflow.db`` and ``mlartifacts/`` in the project's root. One that is
 away costs one request, 12 s at most; a slow one needs a larger ``MLFLOW_HTTP_REQUEST_TIMEOUT`` (s).
 """
@@ -168,10 +171,13 @@ def _send_all(
 
 def _experiment(client: Any, name: str, uri: str) -> str:
     """The id of the experiment, made if need be. A plain database keeps its artifacts in the project's root."""
-    if existing := client.get_experiment_by_name(name):
-        return str(existing.experiment_id)
     is_server = uri.startswith(("http", "databricks"))  # then it chooses the place itself
-    return str(client.create_experiment(name, None if is_server else (project_root() / "mlartifacts").as_uri()))
+    place = None if is_server else (project_root() / "mlartifacts").as_uri()
+    return str(
+        registry.found_or_made(
+            lambda: client.get_experiment_by_name(name), lambda: client.create_experiment(name, place)
+        ).experiment_id
+    )
 
 
 def _send_detector(client: Any, experiment: str, detector: Detector, params: Params) -> str:
@@ -193,21 +199,35 @@ def _send_detector(client: Any, experiment: str, detector: Detector, params: Par
     note = {"mlflow.note.content": description(detector)}  # at first alone: a person may write another later
     known = same or client.create_run(experiment, now - trained, labels | note, detector.name)
     run_id, start = known.info.run_id, known.info.start_time
-    missing = [Param(*item) for item in values.items() if item[0] not in known.data.params]
-    client.log_batch(run_id, params=missing, tags=[RunTag(*item) for item in labels.items()])
-    if not known.inputs.dataset_inputs:
-        client.log_inputs(run_id, [_dataset()])
+    registry.found_or_made(
+        lambda: values.keys() <= client.get_run(run_id).data.params.keys(),
+        lambda: client.log_batch(
+            run_id, params=[Param(*item) for item in values.items() if item[0] not in known.data.params]
+        ),
+    )
+    registry.found_or_made(
+        lambda: client.get_run(run_id).inputs.dataset_inputs, lambda: client.log_inputs(run_id, [_dataset()])
+    )
     model_id, is_new = _send_model(client, known, detector, values)
-    # The times of a curve hang on the run alone: a point that is sent again is the same point.
+    # The times of points hang on the run alone: a point that is sent again is the same point.
     points = [Metric(p.name, p.value, start + int(p.seconds * 1000), p.epoch) for p in curves(detector)]
     for name, value in figures(detector).items():
         if is_new or known.data.metrics.get(name) != value:
-            points.append(Metric(name, value, now, 0, model_id=model_id))
+            past = client.get_metric_history(run_id, name) if name in known.data.metrics else []
+            last = max(past, key=lambda point: point.timestamp, default=None)
+            when = last.timestamp + (last.value != value) if last else start + trained
+            points.append(Metric(name, value, when, 0, model_id=model_id))
     for first in range(0, len(points), METRICS_A_REQUEST):
         client.log_batch(run_id, metrics=points[first : first + METRICS_A_REQUEST])
     _send_artifacts(client, run_id, detector)
     client.set_terminated(run_id, end_time=start + trained)  # the run lasts as long as the training did
-    client.set_tag(run_id, "mirror_digest", detector.digest)
+    if _run(client, experiment, detector).info.run_id != run_id:  # another mirror has made one meanwhile
+        if not same:
+            client.delete_logged_model(model_id)
+            client.delete_run(run_id)
+        return _send_detector(client, experiment, detector, params)
+    labels["mirror_digest"] = detector.digest
+    client.log_batch(run_id, tags=[RunTag(*item) for item in labels.items()])
     return "updated" if "mirror_digest" in known.data.tags else "sent"
 
 
@@ -222,16 +242,27 @@ def _dataset() -> Any:
 
 
 def _run(client: Any, experiment: str, detector: Detector) -> Any:
-    """The run of a detector, or None."""
+    """The run of a detector, or None. Of several a complete one, for that one stays; else one that all mirrors choose.
+
+    (It is sought again before it is called complete. So it would take a mirror that stands still at that moment, for as
+    long as another sends everything, to have two.)
+    """
     key = {"model_sha256": detector.record["model_sha256"], "model": detector.model, "phase": detector.phase}
     query = " and ".join(f"tags.{name} = '{value}'" for name, value in key.items())
-    return next(iter(client.search_runs([experiment], query, max_results=1)), None)
+    found = client.search_runs([experiment], query)
+    return min(found, key=lambda run: ("mirror_digest" not in run.data.tags, run.info.run_id), default=None)
 
 
 def _model(client: Any, run: Any, detector: Detector) -> Any:
-    """The model that a run has, with the calibration that the detector has now, or None."""
+    """The model that a run has, with the calibration that the detector has now, or None; of several as in `_run`."""
     query = f"source_run_id = '{run.info.run_id}' and tags.calibration_sha256 = '{sha256(detector.files[CALIBRATION])}'"
-    return next(iter(client.search_logged_models([run.info.experiment_id], query)), None)
+    found = client.search_logged_models([run.info.experiment_id], query)
+    return min(found, key=lambda model: (model.status != "READY", model.model_id), default=None)
+
+
+def _outputs(run: Any) -> list[str]:
+    """The ids of the models that a run lists as its own."""
+    return [output.model_id for output in run.outputs.model_outputs] if run.outputs else []
 
 
 def _send_artifacts(client: Any, run_id: str, detector: Detector) -> None:
@@ -265,12 +296,17 @@ def _send_model(client: Any, run: Any, detector: Detector, values: dict[str, str
         raise UserError(f"{detector.keras} is not the file that its record describes; `dvc repro` makes both again")
     labels = {"calibration_sha256": sha256(detector.files[CALIBRATION])}
     logged = known or client.create_logged_model(experiment, detector.name, run_id, labels, values)
-    linked = run.outputs.model_outputs if run.outputs else []
-    if logged.model_id not in [output.model_id for output in linked]:  # MLflow refuses the same one a second time
-        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
         package(detector, logged, folder)
         client.log_model_artifacts(logged.model_id, str(folder))
+    if _model(client, run, detector).model_id != logged.model_id:  # another mirror has made one meanwhile
+        if not known:
+            client.delete_logged_model(logged.model_id)
+        return _send_model(client, run, detector, values)
+    registry.found_or_made(  # MLflow refuses the same one a second time
+        lambda: logged.model_id in _outputs(client.get_run(run_id)),
+        lambda: client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)]),
+    )
     client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
     return str(logged.model_id), True

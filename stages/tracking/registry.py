@@ -7,6 +7,7 @@ images: whether validation and test images are the same is told by the digests i
 """
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +40,29 @@ def held_out_digest() -> str:
     return hashlib.sha256("".join(splits[split]["sha256"] for split in ("valid", "test")).encode()).hexdigest()
 
 
+def found_or_made(look: Callable[[], Any], make: Callable[[], Any]) -> Any:
+    """What ``look`` finds, made where need be, though another mirror may make it too, and MLflow refuse the second."""
+    from mlflow.exceptions import MlflowException
+
+    if not (found := look()):
+        try:
+            make()
+        except MlflowException:
+            if not look():
+                make()
+        found = look()
+    return found
+
+
 def register(client: Any, name: str, detector: Detector, model: Any, *, promote: bool) -> str:
     """Register a detector's logged model under ``name``, make it champion where it may be, and say what was done.
 
     ``promote``: make it champion whatever the champion is.
     """
-    if not client.search_registered_models(f"name = '{name}'"):
-        client.create_registered_model(name, description=DESCRIPTION)
+    found_or_made(
+        lambda: client.search_registered_models(f"name = '{name}'"),
+        lambda: client.create_registered_model(name, description=DESCRIPTION),
+    )
     version = _version(client, name, detector, model)
     title = f"Registry: {name} version {version.version} ({detector.name})"
     number = client.get_registered_model(name).aliases.get(ALIAS)
@@ -63,10 +80,17 @@ def _version(client: Any, name: str, detector: Detector, model: Any) -> Any:
     tags = {"detector": detector.name, "model_sha256": detector.record["model_sha256"]}
     tags |= {key: str(detector.metrics[key]) for key in FIGURES} | {"held_out_digest": held_out_digest()}
     source, run_id = f"models:/{model.model_id}", model.source_run_id
-    known = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
-    version = next((one for one in known if one.source == source), None)
+
+    def first() -> Any:
+        known = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+        return min((one for one in known if one.source == source), key=lambda one: int(one.version), default=None)
+
+    version = first()
     if not version:
-        version = client.create_model_version(name, source, run_id, tags, model_id=model.model_id)
+        made = client.create_model_version(name, source, run_id, tags, model_id=model.model_id)
+        version = first()
+        if version.version != made.version:  # another mirror was faster
+            client.delete_model_version(name, made.version)
     for key, value in tags.items():
         if version.tags.get(key) != value:
             client.set_model_version_tag(name, version.version, key, value)
