@@ -13,14 +13,17 @@ Copies of a project may send to one server at once. What each of them sends to o
 of two runs (or models, or versions) that both have made, both keep the same one, and who made the other deletes it.
 
 The server is ``MLFLOW_TRACKING_URI``, or else ``mlflow.db`` and ``mlartifacts/`` in the project's root. One that is
-away costs one request, 12 s at most; a slow one needs a larger ``MLFLOW_HTTP_REQUEST_TIMEOUT`` (s).
+away costs one request, 12 s at most; a slow one needs a larger ``MLFLOW_HTTP_REQUEST_TIMEOUT`` (s). No server keeps the
+stage that mirrors longer than two minutes; what is not sent by then waits for ``make track``.
 """
 
+import errno
 import json
 import logging
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import textwrap
@@ -49,6 +52,7 @@ from stages.tracking.content import (
 from stages.tracking.packaging import package
 
 METRICS_A_REQUEST = 1000  # MLflow's limit
+PATIENCE = 120.0  # s that a stage waits for all of it
 
 
 class NotSentError(UserError):
@@ -57,10 +61,19 @@ class NotSentError(UserError):
 
 def mirror(params: Params) -> None:
     """Send what the server lacks. Whatever keeps it from that costs a warning, never the stage that calls this."""
+
+    def give_up(*_: Any) -> None:
+        raise TimeoutError(f"MLflow took longer than {PATIENCE:g} s")
+
+    before = signal.signal(signal.SIGALRM, give_up)
     try:
+        signal.setitimer(signal.ITIMER_REAL, PATIENCE, 10)  # and again: a library may take it for an error of its own
         send(params)
-    except UserError as error:
+    except (UserError, TimeoutError) as error:
         print(f"warning: {error}", file=sys.stderr)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def send(params: Params, *, promote: bool = False) -> None:
@@ -79,49 +92,57 @@ def send(params: Params, *, promote: bool = False) -> None:
         raise UserError("there is no winner of these detectors to promote; run `dvc repro` first")
     _quieten_mlflow()
     import mlflow
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
+    from mlflow.store.db import utils
 
-    uri, before = _address(), os.environ.get("MLFLOW_TRACKING_URI")
+    utils.MAX_RETRY_COUNT = 1  # a database that is away; MLflow tries 10 times, for 2 minutes
+    uri, before = address(), os.environ.get("MLFLOW_TRACKING_URI")
     answers: list[str] = []
     try:
         mlflow.set_tracking_uri(uri)  # a client's own server is not enough: models:/… is sought on this one
         for answer in _send_all(uri, found, winner, params, promote=promote):
             answers.append(answer)  # one by one: those before an error count
-    except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
-        # SQLAlchemyError: no database; ImportError: the driver of one is missing; OSError: also those of requests.
+    except UserError:
+        raise
+    except Exception as error:  # of MLflow, requests, SQLAlchemy, or all that a server's nonsense makes them trip over
         steps = [detector.name for detector in found] + ["the registration of the winner"] * bool(winner)
         left = ", ".join(steps[len(answers) :])
         raise NotSentError(
-            f"MLflow at {_without_passwords(uri)} did not take {left} ({_reason(error)}); "
+            f"MLflow at {_without_secrets(uri)} did not take {left} ({_reason(error)}); "
             "every file is in place, and `make track` (python -m stages.tracking) sends them later"
-        ) from error
+        ) from None  # a traceback would show MLflow's own messages, and with them the password
     finally:
         mlflow.set_tracking_uri(before)
     took, registered = answers[: len(found)], answers[len(found) :]
     counts = ", ".join(f"{count} {what}" for what, count in Counter(took).items())
-    place = f"experiment {params.tracking.experiment} at {_without_passwords(uri)}"
+    place = f"experiment {params.tracking.experiment} at {_without_secrets(uri)}"
     print(f"MLflow: {counts} ({place}); `make ui` shows them")
     for sentence in registered:
         print(sentence)
 
 
-def _address() -> str:
+def address() -> str:
     """The server's address. Raises :class:`NotSentError` where it cannot be one (MLflow would fall over it)."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project_root() / 'mlflow.db'}"
+    from sqlalchemy import URL
+
+    if not (uri := os.environ.get("MLFLOW_TRACKING_URI")):
+        # with its driver, or MLflow makes a folder of the escaped name
+        uri = URL.create("sqlite+pysqlite", database=str(project_root() / "mlflow.db")).render_as_string()
     try:
         urlsplit(uri)
-    except ValueError as error:
+    except ValueError:  # its message may hold the password
         raise NotSentError(
-            f"MLFLOW_TRACKING_URI is no address ({error}); mend it (in a password, write %5B for [ and so on), "
+            "MLFLOW_TRACKING_URI is no address; mend it (in a password, write %5B for [ and so on), "
             "and `make track` (python -m stages.tracking) sends the runs"
         ) from None
     return uri
 
 
-def _without_passwords(text: str) -> str:
-    """The text with every ``//user:password@`` in it cut to ``//``; MLflow's own messages repeat the URI."""
-    return re.sub(r"//[^/\s:@]*(:\S*)?@", "//", text)
+def _without_secrets(text: str) -> str:
+    """The text with every ``//user:password@`` in it cut to ``//``, and every ``?password=…`` to ``?…``.
+
+    MLflow's own messages repeat the address, and a database takes its password in either place.
+    """
+    return re.sub(r"\?\S+", "?…", re.sub(r"//[^/\s:@]*(:\S*)?@", "//", text))
 
 
 def _reason(error: BaseException) -> str:
@@ -130,7 +151,9 @@ def _reason(error: BaseException) -> str:
     while cause:
         last = cause if isinstance(cause, OSError) else last
         cause = cause.__cause__ or cause.__context__
-    lines = _without_passwords(str(last)).strip().splitlines() or [type(last).__name__]
+    if os.strerror(errno.ENOSPC) in f"{error} {last}":  # MLflow says that it was downloading, for it packs a model so
+        return f"the disk is full: free some space in {tempfile.gettempdir()}, or name another folder as TMPDIR"
+    lines = _without_secrets(str(last)).strip().splitlines() or [type(last).__name__]
     return textwrap.shorten(lines[0], 200, placeholder=" …")
 
 
@@ -142,7 +165,7 @@ def _quieten_mlflow() -> None:
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         "MLFLOW_DISABLE_TELEMETRY": "true",  # only `download` and `weights` speak to the world
-        "MLFLOW_LOGGING_LEVEL": "ERROR",
+        "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # what it logs as an error, it raises too
         "GIT_PYTHON_REFRESH": "quiet",
     }.items():
         os.environ.setdefault(name, value)

@@ -1,6 +1,7 @@
 """The MLflow mirror: one complete run a detector, sent once, whatever happens to the server."""
 
 import contextlib
+import errno
 import json
 import multiprocessing
 import os
@@ -20,7 +21,18 @@ from stages import tracking
 from stages.errors import UserError
 from stages.files import sha256
 from stages.params import Params, load
-from tests.tracking.conftest import DETECTORS, ROOT, SIZE, WINNER, Server, command, edit, free_port, mlflow_client
+from tests.tracking.conftest import (
+    DETECTORS,
+    ROOT,
+    SIZE,
+    WINNER,
+    Server,
+    answering,
+    command,
+    edit,
+    free_port,
+    mlflow_client,
+)
 
 
 def runs(client: Any) -> dict[str, Any]:
@@ -58,11 +70,14 @@ def artifacts(client: Any, run: Any, folder: str | None = None) -> set[str]:
 
 def test_the_command_makes_one_complete_run_a_detector(written: Path, tmp_path: Path) -> None:
     """From nothing: no database yet, nothing set, as `make track` is first run."""
-    folder = tmp_path / "project"
+    folder = tmp_path / "odd?name #1 of 100%41"
     shutil.copytree(written, folder)
+    before = set(tmp_path.rglob("*"))
     result = command(folder)
     assert (result.returncode, result.stderr) == (0, "")
-    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    made = {path.relative_to(folder).parts[0] for path in set(tmp_path.rglob("*")) - before}
+    assert made == {".scratch", "mlartifacts", "mlflow.db"}
+    uri = f"sqlite+pysqlite:///{tmp_path}/odd%3Fname %231 of 100%2541/mlflow.db"
     assert result.stdout.splitlines() == [
         f"MLflow: 4 sent (experiment real-or-generated-faces at {uri}); `make ui` shows them",
         f"Registry: real-or-generated-faces version 1 ({WINNER}) is now the champion",
@@ -283,7 +298,17 @@ def test_whatever_is_wrong_costs_the_pipeline_a_warning_only(
 
 
 @pytest.mark.parametrize(
-    "uri", ["postgresql://person:se/cret@127.0.0.1/runs", "http://person:cret[@host", "no-store://person:se@cret@host"]
+    "uri",
+    [
+        "postgresql://person:se/cret@127.0.0.1/runs",
+        "postgresql://127.0.0.1/runs?user=person&password=se%2Fcret",
+        "http://person:cret[@host",
+        "http://person:cret@ho℀st",
+        "http://127.0.0.1:1?token=cret",
+        "no-store://person:se@cret@host",
+        "no-store://host?token=cret#cret",
+        "sqlite+none:///runs.db?password=cret",
+    ],
 )
 def test_an_address_that_cannot_be_costs_a_warning_without_the_password(
     uri: str, params: Params, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -291,10 +316,54 @@ def test_an_address_that_cannot_be_costs_a_warning_without_the_password(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     tracking.mirror(params)
     printed = capsys.readouterr().err
-    assert printed.startswith(("warning: MLflow at ", "warning: MLFLOW_TRACKING_URI is no address (Invalid IPv6 URL)"))
+    assert printed.startswith(("warning: MLflow at ", "warning: MLFLOW_TRACKING_URI is no address; "))
     assert "`make track`" in printed
     assert len(printed.splitlines()) == 1
     assert "cret" not in printed
+
+
+SECRETS = {
+    name: f"cret-{name}"
+    for name in (
+        *("KAGGLE_KEY", "KAGGLE_API_TOKEN", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"),
+        *("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AZURE_STORAGE_CONNECTION_STRING"),
+    )
+}
+
+
+@pytest.mark.slow
+def test_no_secret_is_printed_or_sent(server: Server, project: Path) -> None:
+    """Except to the server that asks for it, in the header of a request."""
+    folder = project.parent
+    environment = {**SECRETS, "MLFLOW_TRACKING_URI": server.uri.replace("//", "//person:cret-uri@")}
+    environment |= {"MLFLOW_LOGGING_LEVEL": "DEBUG", "MLFLOW_TRACKING_USERNAME": "person"}
+    sent = command(project, **environment)
+    assert sent.returncode == 0, sent.stderr
+    server.kill()
+    refused = command(project, **environment)
+    assert refused.returncode == 1
+    places = [sent.stdout, sent.stderr, refused.stdout, refused.stderr]
+    places += [path.read_bytes().decode("latin-1") for path in folder.rglob("*") if path.is_file()]
+    assert len(places) > 100  # the server's database, log and artifacts too
+    assert [place for place in places if "cret-" in place] == []
+
+
+def test_a_full_disk_is_said_to_be_full(
+    params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    true_copy: Callable[..., Any] = shutil.copy2
+
+    def full(source: Any, *arguments: Any, **keywords: Any) -> Any:
+        if str(source).endswith(".keras"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(source))
+        return true_copy(source, *arguments, **keywords)
+
+    monkeypatch.setattr("shutil.copy2", full)
+    tracking.mirror(params)
+    printed = capsys.readouterr()
+    assert f"(the disk is full: free some space in {tmp_path}, or name another folder as TMPDIR)" in printed.err
+    assert len(printed.err.splitlines()) == 1
 
 
 def test_nothing_to_track_is_an_error_of_the_command(tmp_path: Path) -> None:
@@ -333,6 +402,74 @@ def test_a_hanging_server_costs_one_request(
     assert printed.out == ""
     assert printed.err.startswith("warning: MLflow at http://127.0.0.1")
     assert len(printed.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "content", "headers", "reason"),
+    [
+        (403, b"Forbidden", {}, "403"),
+        (401, b'{"error_code": "UNAUTHENTICATED", "message": "log in"}', {}, "log in"),
+        (500, b"<html>", {}, "500"),
+        (503, b"", {"Retry-After": "3600"}, "503"),
+        (429, b"", {"Retry-After": "3600"}, "429"),
+        (302, b"", {"Location": "/"}, "redirects"),
+        (200, b"<html>Log in</html>", {}, "not in a valid JSON format"),
+        (200, b"\xff\xfe\x00", {}, "not in a valid JSON format"),
+        (200, b"{", {"Content-Length": "99"}, "IncompleteRead"),
+        (200, b'{"experiment": 3}', {}, "Failed to parse experiment"),
+        (200, b'{"experiment": {"experiment_id": "1"}, "runs": [{"info": 7}]}', {}, "Failed to parse runs"),
+        (200, b"{}", {}, "run_id"),
+    ],
+)
+def test_a_server_that_refuses_or_answers_nonsense_costs_a_sentence(
+    status: int,
+    content: bytes,
+    headers: dict[str, str],
+    reason: str,
+    params: Params,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: pytest.fail("waits"))
+    with answering(status, content, **headers) as uri, monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
+        tracking.mirror(params)
+        with pytest.raises(UserError, match="`make track`"):
+            tracking.send(params)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert len(printed.err.splitlines()) == 1
+    assert f"MLflow at {uri} did not take resnet50-baseline, resnet50-finetune, the registr" in printed.err
+    assert reason in printed.err
+
+
+def test_a_database_that_is_away_is_tried_once(
+    params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: pytest.fail("waits"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}")
+    tracking.mirror(params)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "unable to open database file" in printed.err
+    assert len(printed.err.splitlines()) == 1
+
+
+def test_a_server_that_is_too_slow_keeps_no_stage_waiting(
+    params: Params, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tracking, "PATIENCE", 0.5)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        tracking.mirror(params)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "MLflow took longer than 0.5 s" in printed.err
+    assert len(printed.err.splitlines()) == 1
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    tracking.send(params)
+    assert set(runs(mlflow_client())) == set(DETECTORS[:2])
 
 
 def test_a_server_that_dies_half_way_gets_the_rest_later(
