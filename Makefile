@@ -34,9 +34,8 @@ lint: $(DEV)  ## check style and types
 format: $(DEV)  ## mend style where a machine can
 	@ruff check --fix --quiet . ; ruff format .
 
-ui: $(RUNTIME)  ## serve the runs in MLflow, at http://127.0.0.1:5000
-	@echo "open http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning (Ctrl-C stops the server)"
-	@mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}"
+ui: $(RUNTIME)  ## serve the runs in MLflow, at http://127.0.0.1:5000; PORT=5001 takes another port
+	@python -m stages.tracking.ui $(if $(PORT),--port $(PORT))
 
 experiments: $(RUNTIME)  ## list the experiments: a column for each parameter and figure in which they differ
 	@dvc exp show --md --only-changed --drop '(data|plots|stages)/|(params.yaml|metrics/data.json|State|Executor)$$|.*:(n|average_precision|roc_auc_low|roc_auc_high)$$'

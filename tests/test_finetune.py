@@ -54,6 +54,7 @@ RECORD = {
     "best_val_auc",
     "trainable_parameters",
     "train_seconds",
+    "ended",
     "images_per_second",
     "model_sha256",
 }

@@ -1,5 +1,6 @@
 """The training record: what a detector was made of and what that cost, beside its ``.keras`` file."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def write(
     """Publish ``data/models/M-P.json`` for a detector that is saved.
 
     ``trained`` is the part of the network that was; ``seconds`` are those of its training alone. ``epochs`` were run,
-    over so many ``crops`` in all; a head that is solved has neither.
+    over so many ``crops`` in all; a head that is solved has neither. ``ended`` is now.
     """
     path = Path(f"data/models/{model}-{phase}.keras")
     speed = None if crops is None else round(crops / seconds, 2)
@@ -46,6 +47,7 @@ def write(
             "best_val_auc": val_auc,
             "trainable_parameters": sum(weight.shape.num_elements() for weight in trained.trainable_weights),
             "train_seconds": round(seconds, 2),
+            "ended": datetime.now(UTC).isoformat(timespec="seconds"),
             "images_per_second": speed,
             "model_sha256": sha256(path),
         },

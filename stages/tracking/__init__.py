@@ -27,7 +27,6 @@ import signal
 import sys
 import tempfile
 import textwrap
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,11 +89,9 @@ def send(params: Params, *, promote: bool = False) -> None:
     winner = registry.winner(found)
     if promote and not winner:
         raise UserError("there is no winner of these detectors to promote; run `dvc repro` first")
-    _quieten_mlflow()
+    quieten_mlflow()
     import mlflow
-    from mlflow.store.db import utils
 
-    utils.MAX_RETRY_COUNT = 1  # a database that is away; MLflow tries 10 times, for 2 minutes
     uri, before = address(), os.environ.get("MLFLOW_TRACKING_URI")
     answers: list[str] = []
     try:
@@ -107,14 +104,14 @@ def send(params: Params, *, promote: bool = False) -> None:
         steps = [detector.name for detector in found] + ["the registration of the winner"] * bool(winner)
         left = ", ".join(steps[len(answers) :])
         raise NotSentError(
-            f"MLflow at {_without_secrets(uri)} did not take {left} ({_reason(error)}); "
+            f"MLflow at {without_secrets(uri)} did not take {left} ({reason(error)}); "
             "every file is in place, and `make track` (python -m stages.tracking) sends them later"
         ) from None  # a traceback would show MLflow's own messages, and with them the password
     finally:
         mlflow.set_tracking_uri(before)
     took, registered = answers[: len(found)], answers[len(found) :]
     counts = ", ".join(f"{count} {what}" for what, count in Counter(took).items())
-    place = f"experiment {params.tracking.experiment} at {_without_secrets(uri)}"
+    place = f"experiment {params.tracking.experiment} at {without_secrets(uri)}"
     print(f"MLflow: {counts} ({place}); `make ui` shows them")
     for sentence in registered:
         print(sentence)
@@ -137,7 +134,7 @@ def address() -> str:
     return uri
 
 
-def _without_secrets(text: str) -> str:
+def without_secrets(text: str) -> str:
     """The text with every ``//user:password@`` in it cut to ``//``, and every ``?password=…`` to ``?…``.
 
     MLflow's own messages repeat the address, and a database takes its password in either place.
@@ -145,7 +142,7 @@ def _without_secrets(text: str) -> str:
     return re.sub(r"\?\S+", "?…", re.sub(r"//[^/\s:@]*(:\S*)?@", "//", text))
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """What went wrong, short: where the system refused (a connection, a file), what it said, else the first line."""
     last, cause = error, error.__cause__ or error.__context__
     while cause:
@@ -153,12 +150,12 @@ def _reason(error: BaseException) -> str:
         cause = cause.__cause__ or cause.__context__
     if os.strerror(errno.ENOSPC) in f"{error} {last}":  # MLflow says that it was downloading, for it packs a model so
         return f"the disk is full: free some space in {tempfile.gettempdir()}, or name another folder as TMPDIR"
-    lines = _without_secrets(str(last)).strip().splitlines() or [type(last).__name__]
+    lines = without_secrets(str(last)).strip().splitlines() or [type(last).__name__]
     return textwrap.shorten(lines[0], 200, placeholder=" …")
 
 
-def _quieten_mlflow() -> None:
-    """Short waits, no chatter amid a stage's output; what the user has set stays. For before MLflow is imported."""
+def quieten_mlflow() -> None:
+    """Short waits, no chatter amid a stage's output; what the user has set stays. Imports MLflow."""
     for name, value in {
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "12",  # s; MLflow's own is 120
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # MLflow's own is 7, 4 minutes in all; `make track` is our retry
@@ -171,6 +168,9 @@ def _quieten_mlflow() -> None:
         os.environ.setdefault(name, value)
     logging.getLogger("alembic").setLevel(logging.ERROR)
     logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])  # where MLflow was imported before
+    from mlflow.store.db import utils
+
+    utils.MAX_RETRY_COUNT = 1  # where a database is away; MLflow's own is 10, 2 minutes in all
 
 
 def _send_all(
@@ -218,10 +218,10 @@ def _send_detector(client: Any, experiment: str, detector: Detector, params: Par
         client.set_tag(same.info.run_id, "dvc_experiment", labels["dvc_experiment"])
     if same and same.data.tags.get("mirror_digest") == detector.digest:
         return "already there"
-    now, trained = int(time.time() * 1000), int(detector.record["train_seconds"] * 1000)  # ms
+    start, end = detector.trained
     note = {"mlflow.note.content": description(detector)}  # at first alone: a person may write another later
-    known = same or client.create_run(experiment, now - trained, labels | note, detector.name)
-    run_id, start = known.info.run_id, known.info.start_time
+    known = same or client.create_run(experiment, start, labels | note, detector.name)
+    run_id = known.info.run_id
     registry.found_or_made(
         lambda: values.keys() <= client.get_run(run_id).data.params.keys(),
         lambda: client.log_batch(
@@ -232,18 +232,22 @@ def _send_detector(client: Any, experiment: str, detector: Detector, params: Par
         lambda: client.get_run(run_id).inputs.dataset_inputs, lambda: client.log_inputs(run_id, [_dataset()])
     )
     model_id, is_new = _send_model(client, known, detector, values)
-    # The times of points hang on the run alone: a point that is sent again is the same point.
-    points = [Metric(p.name, p.value, start + int(p.seconds * 1000), p.epoch) for p in curves(detector)]
+    # The times of points hang on the training alone: a point that is sent again is the same point. A complete run has
+    # its curves, and other times if the same model was trained again.
+    complete, points = "mirror_digest" in known.data.tags, []
+    if not complete:
+        points += [Metric(p.name, p.value, start + int(p.seconds * 1000), p.epoch) for p in curves(detector)]
     for name, value in figures(detector).items():
         if is_new or known.data.metrics.get(name) != value:
             past = client.get_metric_history(run_id, name) if name in known.data.metrics else []
             last = max(past, key=lambda point: point.timestamp, default=None)
-            when = last.timestamp + (last.value != value) if last else start + trained
+            when = last.timestamp + (last.value != value) if last else end
             points.append(Metric(name, value, when, 0, model_id=model_id))
     for first in range(0, len(points), METRICS_A_REQUEST):
         client.log_batch(run_id, metrics=points[first : first + METRICS_A_REQUEST])
     _send_artifacts(client, run_id, detector)
-    client.set_terminated(run_id, end_time=start + trained)  # the run lasts as long as the training did
+    if not complete:
+        client.set_terminated(run_id, end_time=end)
     if _run(client, experiment, detector).info.run_id != run_id:  # another mirror has made one meanwhile
         if not same:
             client.delete_logged_model(model_id)
@@ -251,7 +255,7 @@ def _send_detector(client: Any, experiment: str, detector: Detector, params: Par
         return _send_detector(client, experiment, detector, params)
     labels["mirror_digest"] = detector.digest
     client.log_batch(run_id, tags=[RunTag(*item) for item in labels.items()])
-    return "updated" if "mirror_digest" in known.data.tags else "sent"
+    return "updated" if complete else "sent"
 
 
 def _dataset() -> Any:

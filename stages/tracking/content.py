@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -45,6 +46,22 @@ class Detector:
     def keras(self) -> Path:
         """The model."""
         return Path(f"data/models/{self.name}.keras")
+
+    @property
+    def trained(self) -> tuple[int, int]:
+        """When its training began and ended, in ms since 1970. Raises :class:`UserError` where that cannot be."""
+        try:
+            end = datetime.fromisoformat(self.record["ended"]).timestamp()
+            start = end - self.record["train_seconds"]
+            if not 0 <= start <= end:
+                raise ValueError
+        except (KeyError, TypeError, ValueError, OverflowError):
+            said = ", ".join(f"{name} = {self.record.get(name)}" for name in ("ended", "train_seconds"))
+            raise UserError(
+                f"{self.keras.with_suffix('.json')} does not say when its training was ({said}); "
+                "`dvc repro` makes it again"
+            ) from None
+        return int(start * 1000), int(end * 1000)
 
     @property
     def plots(self) -> Path:

@@ -73,6 +73,7 @@ def write_detector(folder: Path, name: str, number: int) -> None:
         "best_val_auc": 0.8 + number / 100,
         "trainable_parameters": 1000 + number,
         "train_seconds": 12.5,
+        "ended": "2026-02-03T04:05:06+00:00",
         "images_per_second": 144.0 if phase == "finetune" else None,
     }
     write_json(folder / f"data/models/{name}.json", record)
@@ -128,7 +129,7 @@ def edit(path: Path, **changes: Any) -> None:
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A new MLflow database, which takes seconds to make and none to copy."""
-    tracking._quieten_mlflow()
+    tracking.quieten_mlflow()
     from mlflow import MlflowClient
 
     path = tmp_path_factory.mktemp("database") / "mlflow.db"

@@ -11,6 +11,7 @@ import socket
 import subprocess
 from collections.abc import Callable
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,7 @@ def test_the_command_makes_one_complete_run_a_detector(written: Path, tmp_path: 
         assert len({frozenset(run.data.metrics) for name, run in found.items() if name.endswith(phase)}) == 1
     for name, run in found.items():
         assert run.info.status == "FINISHED"
+        assert datetime.fromtimestamp(run.info.end_time / 1000, UTC) == datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC)
         assert run.info.end_time - run.info.start_time == 12_500  # as long as the training
         for number in ("image_size", "image_crop", "augment_blur", "augment_jpeg", "split_seed", "seed"):
             float(run.data.params[number])
@@ -144,6 +146,39 @@ def test_a_description_that_a_person_wrote_stays(params: Params) -> None:
     edit(Path("data/figures/resnet50-finetune.json"), roc_auc=0.5)
     tracking.mirror(params)
     assert client.get_run(run_id).data.tags["mlflow.note.content"] == "Mine"
+
+
+def test_the_same_model_trained_again_doubles_no_curve(params: Params) -> None:
+    tracking.mirror(params)
+    before = held(mlflow_client())
+    history = Path("plots/detectors/resnet50-baseline/history.csv")
+    history.write_text(re.sub("4.0$", "5.0", history.read_text(), flags=re.MULTILINE))
+    edit(Path("data/models/resnet50-baseline.json"), ended="2026-02-04T04:05:06+00:00", train_seconds=15.5)
+    tracking.mirror(params)
+    after = held(mlflow_client())
+    assert after["resnet50-baseline"][2].pop("fit/train_seconds") == [(0, 12.5), (0, 15.5)]
+    before["resnet50-baseline"][2].pop("fit/train_seconds")
+    assert after == before
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ended": "yesterday"},
+        {"ended": None},
+        {"ended": "1970-01-01T00:00:01+00:00"},
+        {"ended": "0001-01-01T00:00:00"},
+        {"train_seconds": float("nan")},
+        {"train_seconds": -1},
+        {"train_seconds": None},
+    ],
+)
+def test_a_training_that_was_at_no_possible_time_is_refused(changes: dict[str, Any], params: Params) -> None:
+    edit(Path("data/models/resnet50-baseline.json"), **changes)
+    says = r"data/models/resnet50-baseline\.json does not say when its training was .* `dvc repro` makes it again"
+    with pytest.raises(UserError, match=says):
+        tracking.send(params)
+    assert runs(mlflow_client()) == {}
 
 
 def test_a_changed_evaluation_updates_its_run_without_the_model(
