@@ -24,7 +24,6 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from statistics import mean
-from typing import get_args
 
 import pandas as pd
 from dvc.repo import Repo
@@ -32,7 +31,7 @@ from dvc.repo import Repo
 from bench.curve import draw, exponent, power_law
 from stages.errors import UserError, run
 from stages.files import publish, read_json
-from stages.params import Phase, load
+from stages.params import detectors_of, load
 
 Row = dict[str, str]
 
@@ -117,7 +116,7 @@ def detectors() -> Iterator[Row]:
     """What was measured of each detector whose figures are of the present parameters, data and code."""
     params = load()
     with Repo() as repo:
-        for detector in (f"{model}-{phase}" for model in params.models for phase in get_args(Phase)):
+        for detector, _, _ in detectors_of(params.models):
             # not only whether the files are there: those of an earlier run stay where another runs some stages alone
             if repo.status(targets=[f"evaluate@{detector}"], with_deps=True):
                 print(f"{detector} is not recorded: its figures are not up to date", file=sys.stderr)

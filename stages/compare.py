@@ -18,7 +18,7 @@ would flatter it. All figures shown are of the test images. Writes
 import shutil
 from collections.abc import Sequence
 from itertools import combinations
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,7 +29,7 @@ from statsmodels.stats.multitest import multipletests
 
 from stages.errors import UserError, run
 from stages.files import publish, read_json, write_json
-from stages.params import Evaluate, Model, Phase, load
+from stages.params import Evaluate, Model, detectors_of, load
 from stages.reporting import findings, worth
 from stages.scoring import drawing, figures, intervals
 from stages.scoring.scores import Scores, read
@@ -73,10 +73,8 @@ def leaderboard(models: Sequence[Model]) -> pd.DataFrame:
     The best validation AUC comes first; of equals, the detector named first in params.yaml.
     """
     rows = [
-        {"detector": f"{model}-{phase}", "model": model, "phase": phase}
-        | read_json(f"data/figures/{model}-{phase}.json")
-        for model in models
-        for phase in get_args(Phase)
+        {"detector": name, "model": model, "phase": phase} | read_json(f"data/figures/{name}.json")
+        for name, model, phase in detectors_of(models)
     ]
     return pd.DataFrame(rows).sort_values("valid_roc_auc", ascending=False, kind="stable", ignore_index=True)
 
@@ -231,7 +229,7 @@ def main() -> None:
     detectors = list(table["detector"])
     pairs = differences(same_images(detectors), table, params.evaluate)
     elsewhere = cross_generator(detectors)
-    in_order = [f"{model}-{phase}" for model in params.models for phase in get_args(Phase)]
+    in_order = [name for name, _, _ in detectors_of(params.models)]
     as_it_is: Any = {"dtype": str, "keep_default_na": False}
     tables = {name: overlaid(name, in_order, **as_it_is) for name in OVERLAID}
     tables["history"] = overlaid("history", [name for name in in_order if name.endswith("-finetune")], **as_it_is)

@@ -6,6 +6,7 @@ their parameters through :func:`load`, and so get the same checks.
 
 import argparse
 import re
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -310,6 +311,11 @@ class Params(Section):
                 "split.method = official needs train/, valid/ and test/ folders, which the sample lacks; use stratified"
             )
         return self
+
+
+def detectors_of(models: Sequence[Model]) -> list[tuple[str, Model, Phase]]:
+    """The name, such as ``resnet50-finetune``, model and phase of each detector of these models, in their order."""
+    return [(f"{model}-{phase}", model, phase) for model in models for phase in get_args(Phase)]
 
 
 def detector_argument(description: str | None) -> str:

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 from ruamel.yaml import YAML
 
 from stages.errors import UserError
 from stages.files import read_json, sha256
-from stages.params import Params, Phase
+from stages.params import Params, detectors_of
 from stages.reporting import worth
 
 DATA_SOURCE, CONTACT_SHEET = Path("data/raw/source.json"), Path("data/contact_sheet.jpg")
@@ -83,26 +83,24 @@ def detectors(params: Params) -> Iterator[Detector]:
 
     Raises :class:`UserError` where params.yaml no longer describes one.
     """
-    for model in params.models:
-        for phase in get_args(Phase):
-            name = f"{model}-{phase}"
-            record, metrics = Path(f"data/models/{name}.json"), Path(f"data/figures/{name}.json")
-            plots, calibration = Path(f"plots/detectors/{name}"), Path(f"data/calibration/{name}.json")
-            needed = (record.with_suffix(".keras"), record, metrics, plots / "roc.csv", calibration, DATA_SOURCE)
-            if not all(path.exists() for path in needed):
-                continue
-            _check_params(params, model, phase)
-            files = {"metrics.json": metrics, "training.json": record, DATA_SOURCE.name: DATA_SOURCE}
-            files |= {CALIBRATION: calibration}
-            card = Path(f"data/report/{name}.md")
-            files |= {CARD: card} if card.exists() else {}
-            files |= {f"tables/{table.name}": table for table in sorted(plots.glob("*.csv"))}
-            files |= {CONTACT_SHEET.name: CONTACT_SHEET} if CONTACT_SHEET.exists() else {}
-            evidence = Path(f"data/explanations/{name}/sheet.jpg")
-            files |= {EVIDENCE: evidence} if evidence.exists() else {}
-            contents = "".join(f"{name} {sha256(path)}\n" for name, path in files.items())
-            digest = hashlib.sha256(contents.encode()).hexdigest()
-            yield Detector(model, phase, read_json(record), read_json(metrics), files, digest)
+    for name, model, phase in detectors_of(params.models):
+        record, metrics = Path(f"data/models/{name}.json"), Path(f"data/figures/{name}.json")
+        plots, calibration = Path(f"plots/detectors/{name}"), Path(f"data/calibration/{name}.json")
+        needed = (record.with_suffix(".keras"), record, metrics, plots / "roc.csv", calibration, DATA_SOURCE)
+        if not all(path.exists() for path in needed):
+            continue
+        _check_params(params, model, phase)
+        files = {"metrics.json": metrics, "training.json": record, DATA_SOURCE.name: DATA_SOURCE}
+        files |= {CALIBRATION: calibration}
+        card = Path(f"data/report/{name}.md")
+        files |= {CARD: card} if card.exists() else {}
+        files |= {f"tables/{table.name}": table for table in sorted(plots.glob("*.csv"))}
+        files |= {CONTACT_SHEET.name: CONTACT_SHEET} if CONTACT_SHEET.exists() else {}
+        evidence = Path(f"data/explanations/{name}/sheet.jpg")
+        files |= {EVIDENCE: evidence} if evidence.exists() else {}
+        contents = "".join(f"{name} {sha256(path)}\n" for name, path in files.items())
+        digest = hashlib.sha256(contents.encode()).hexdigest()
+        yield Detector(model, phase, read_json(record), read_json(metrics), files, digest)
 
 
 def _check_params(params: Params, model: str, phase: str) -> None:
