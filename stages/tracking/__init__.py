@@ -149,7 +149,8 @@ def reason(error: BaseException) -> str:
         last = cause if isinstance(cause, OSError) else last
         cause = cause.__cause__ or cause.__context__
     if os.strerror(errno.ENOSPC) in f"{error} {last}":  # MLflow says that it was downloading, for it packs a model so
-        return f"the disk is full: free some space in {tempfile.gettempdir()}, or name another folder as TMPDIR"
+        place = tempfile.gettempdir()
+        return f"the disk of {place} or of the project is full: free some space, or name another folder as TMPDIR"
     lines = without_secrets(str(last)).strip().splitlines() or [type(last).__name__]
     return textwrap.shorten(lines[0], 200, placeholder=" …")
 
