@@ -176,7 +176,7 @@ def _git(*arguments: str) -> str | None:
 
 
 def parameters(detector: Detector, params: Params) -> dict[str, str]:
-    """What a detector was made with, flat, under the same names for all, so that MLflow's comparison lines them up."""
+    """What a detector was made with, flat, under the same names for all, and what is of fine-tuning alone."""
     finetune = params.detectors[detector.model].finetune  # type: ignore[index]
     values = {
         "model": detector.model,
