@@ -26,6 +26,9 @@ Conventions: label 1 is *fake* (the positive class), 0 is *real*; a score is P(f
 height × width × 3, and a network takes it as float32 in 0–255.
 """
 
+import sys
 import time
 
+# Ctrl-C while libraries are imported: no traceback, as later (``errors.run``).
+sys.excepthook = lambda kind, *rest: None if kind is KeyboardInterrupt else sys.__excepthook__(kind, *rest)
 STARTED = time.monotonic()  # before any library: TensorFlow alone takes seconds to import

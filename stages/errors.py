@@ -4,48 +4,89 @@ import errno
 import os
 import select
 import sys
+import threading
 import time
 from collections.abc import Callable
 
 from stages import STARTED
+
+FULL = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT)]
 
 
 class UserError(Exception):
     """Something a person can mend. The message says what was wrong, where, and what to do, in one sentence."""
 
 
+class DiskFullError(UserError):
+    """No space is left for a file."""
+
+    def __init__(self, path: object) -> None:
+        super().__init__(f"the disk is full (while writing {path}); free some space and run again")
+
+
+def disk_is_full(error: Exception) -> bool:
+    """Whether a full disk is behind an error: TensorFlow and h5py have their own, with the system's words in them."""
+    return isinstance(error, DiskFullError) or any(words in str(error) for words in FULL)
+
+
 def run(main: Callable[[], None]) -> None:
     """Run a command; turn what a person can mend into one line on standard error and exit code 1.
 
-    Anything else is a defect of ours and keeps its traceback. A stage that DVC runs says how long it took.
+    Anything else is a defect of ours and keeps its traceback. A stage that DVC runs ends with DVC, and says how long it
+    took.
     """
+    stage = os.environ.get("DVC_STAGE")
     try:
+        if stage:
+            end_with(os.getppid())
         main()
-        if stage := os.environ.get("DVC_STAGE"):
+        if stage:
             print(f"{stage} took {time.monotonic() - STARTED:.0f} s")
         print(end="", flush=True)  # now, to learn whether anyone reads it; nothing where standard output is closed
-    except UserError as error:
-        sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
         if not reader_left():
             raise
         sys.exit(141)  # what a shell says of a command that a closed pipe ends, as `… | head` does
-    except MemoryError:
-        sys.exit("error: memory ran out; free some, or take a larger machine, and run again")
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            sys.exit(
-                f"error: the disk is full (while writing {error.filename or 'a file'}); free some space and run again"
-            )
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            sys.exit(f"error: no permission for {error.filename}; make it readable and writable for you and run again")
-        if error.errno in (errno.EEXIST, errno.ENOTDIR):
-            sys.exit(
-                f"error: a file is in the way where a folder belongs: {error.filename}; move it away and run again"
-            )
-        raise
+    except Exception as error:
+        sentence = refusal(error)
+        if not sentence:
+            raise
+        if disk_is_full(error):
+            print(f"error: {sentence}", file=sys.stderr, flush=True)
+            os._exit(1)  # h5py would complain of the file that it cannot close, and crash
+        sys.exit(f"error: {sentence}")
+
+
+def refusal(error: Exception) -> str | None:
+    """What a person is told of an error, and can do; None for a defect of ours."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "memory ran out; free some, or take a larger machine, and run again"
+    name = getattr(error, "filename", None)
+    if disk_is_full(error):
+        return str(DiskFullError(name or "a file"))
+    if not isinstance(error, OSError):
+        return None
+    name = name or " ".join(str(error).split())
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"no permission for {name}; make it readable and writable for you and run again"
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        return f"a file is in the way where a folder belongs: {name}; move it away and run again"
+    return None
+
+
+def end_with(parent: int) -> None:
+    """End this process soon after its parent, which may be killed and say nothing: nobody waits for it any more."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def reader_left() -> bool:

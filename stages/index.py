@@ -28,7 +28,7 @@ from PIL import Image, ImageDraw, ImageStat
 from tqdm import tqdm
 
 from stages import params
-from stages.errors import UserError, run
+from stages.errors import UserError, end_with, run
 from stages.faces import archive, audit, duplicates, image
 from stages.faces.archive import Member
 from stages.faces.layout import LABELS
@@ -111,7 +111,9 @@ def _describe_all(faces: Zip, rows: IO[bytes]) -> int:
     with (
         pa.ipc.new_stream(rows, SCHEMA) as writer,
         tqdm(total=len(members), desc="index", unit="image", disable=None) as bar,
-        ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (ARCHIVE,)) as pool,
+        ProcessPoolExecutor(
+            workers, multiprocessing.get_context("spawn"), _start_worker, (ARCHIVE, os.getpid())
+        ) as pool,
     ):
         try:
             for batch in pool.map(_describe_chunk, chunks):
@@ -188,9 +190,10 @@ def _gather(batches: Iterator[pa.RecordBatch], size: int) -> Iterator[pa.Table]:
 _archive: Zip  # of this worker process
 
 
-def _start_worker(path: str) -> None:
-    """Open the archive once in a worker; leave Ctrl-C to the parent."""
+def _start_worker(path: str, parent: int) -> None:
+    """Open the archive once in a worker; leave Ctrl-C to the parent process, and end with it."""
     global _archive
+    end_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _archive = archive.open_archive(path)
 

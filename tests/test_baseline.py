@@ -1,5 +1,7 @@
 """Stage `baseline`: a row of features a face, in their order. Its detector is tested in test_finetune.py."""
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 
 from stages import baseline
 from stages.backend import keras
-from stages.detectors import assembly
+from stages.detectors import assembly, rows
 from stages.errors import UserError
 from stages.faces import shards
 from stages.files import write_json
@@ -112,6 +114,15 @@ def test_features_and_detector_are_all_that_it_leaves(project, capsys):
     printed = capsys.readouterr().out
     assert "densenet121, train: 10 rows of 8 features" in printed
     assert "densenet121-baseline: validation AUC" in printed
+
+
+def test_a_disk_without_room_for_all_rows_is_told_before_the_first(tmp_path, monkeypatch):
+    def full(descriptor, start, size):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    with pytest.raises(OSError, match="No space left"):
+        rows.create(tmp_path, "train", 10, 8)
 
 
 def test_shards_that_are_missing_leave_nothing(project):

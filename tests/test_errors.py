@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -74,7 +75,6 @@ def test_another_broken_pipe_is_ours():
 @pytest.mark.parametrize(
     ("number", "sentence"),
     [
-        (errno.ENOSPC, "error: the disk is full (while writing data/x); free some space and run again"),
         (errno.EACCES, "error: no permission for data/x; make it readable and writable for you and run again"),
         (errno.EPERM, "error: no permission for data/x; make it readable and writable for you and run again"),
         (errno.EROFS, "error: no permission for data/x; make it readable and writable for you and run again"),
@@ -86,8 +86,55 @@ def test_what_the_disk_refuses_is_said_in_one_sentence(number, sentence):
     assert ending(OSError(number, "refused", "data/x")) == sentence
 
 
-def test_a_full_disk_without_a_name_is_still_said():
-    assert "the disk is full (while writing a file)" in ending(OSError(errno.ENOSPC, "No space left on device"))
+@pytest.mark.parametrize(
+    ("error", "name"),
+    [
+        ("OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), 'data/x')", "data/x"),
+        ("OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))", "a file"),
+        ("OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), 'data/x')", "data/x"),
+        ("RuntimeError('x.tfrecord; No space left on device')", "a file"),  # as TensorFlow says it
+    ],
+)
+def test_a_full_disk_is_said_and_the_process_ends_at_once(error, name):
+    """h5py's destructors would complain and crash: here one stands for them."""
+    command = f"""
+import errno, os, stages.errors
+class Destructor:
+    def __del__(self): print("complaint")
+left = Destructor()
+def main(): raise {error}
+stages.errors.run(main)"""
+    ended = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=False)
+    sentence = f"error: the disk is full (while writing {name}); free some space and run again\n"
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", sentence)
+
+
+def test_no_permission_names_what_is_known():
+    error = PermissionError(errno.EACCES, "Unable to open file (name = 'x.h5')")
+    assert ending(error).startswith("error: no permission for [Errno 13] Unable to open file (name = 'x.h5'); make it")
+
+
+def test_ctrl_c_while_libraries_are_imported_is_no_traceback():
+    command = "import stages, os, signal; os.kill(os.getpid(), signal.SIGINT)"
+    ended = subprocess.run([sys.executable, "-c", command], capture_output=True, check=False)
+    assert (ended.returncode, ended.stderr) == (-signal.SIGINT, b"")
+
+
+def test_a_stage_ends_with_dvc():
+    """A shell stands for DVC: it starts a stage and is killed."""
+    stage = "print('at work', flush=True); import time; time.sleep(60)"
+    command = f"from stages.errors import run; run(lambda: exec({stage!r}))"
+    shell = subprocess.Popen(
+        ["sh", "-c", '"$0" -c "$1"; true', sys.executable, command],
+        env=os.environ | {"DVC_STAGE": "finetune"},
+        stdout=subprocess.PIPE,
+    )
+    assert shell.stdout.readline() == b"at work\n"
+    shell.kill()
+    begun = time.monotonic()
+    assert shell.stdout.read() == b""  # until the stage, which has it too, has ended
+    assert time.monotonic() - begun < 30
+    shell.wait()
 
 
 def test_a_lack_of_memory_is_said():

@@ -1,11 +1,15 @@
 """Stage `index`: an archive as it comes, good and bad images together."""
 
 import io
+import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from PIL import Image
 from ruamel.yaml import YAML
@@ -16,8 +20,9 @@ from stages.faces import image
 from stages.files import read_json
 from stages.sources import folder
 
-PARAMS = Path(__file__).parents[1] / "params.yaml"
-REAL_FACES = Path(__file__).parents[1] / ".." / "shared" / "faces" / "140k"
+ROOT = Path(__file__).parents[1]
+PARAMS = ROOT / "params.yaml"
+REAL_FACES = ROOT / ".." / "shared" / "faces" / "140k"
 WRITTEN = [
     "data/contact_sheet.jpg",
     "data/index.parquet",
@@ -177,6 +182,17 @@ def test_a_class_without_one_sound_image_stops_the_run(project):
     with pytest.raises(UserError, match="not one fake image can be used"):
         index.main()
     assert written() == []
+
+
+def test_workers_end_with_the_stage_however_it_ends(project):
+    project(faces(40))
+    stage = subprocess.Popen(
+        [sys.executable, "-m", "stages.index"], env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE
+    )
+    while not any("spawn_main" in " ".join(child.cmdline()) for child in psutil.Process(stage.pid).children()):
+        assert stage.poll() is None
+    stage.kill()
+    stage.communicate(timeout=60)  # until its workers, which share its standard output, have ended too
 
 
 def test_a_missing_archive_stops_the_run(project):

@@ -3,6 +3,7 @@
 ``<split>.features.npy`` is float32, rows × width; ``<split>.labels.npy`` int8, 1 fake, 0 real.
 """
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,17 @@ Rows = tuple[np.ndarray, np.ndarray]  # features (rows × width) and labels (row
 
 
 def create(folder: Path, split: str, count: int, width: int) -> Rows:
-    """New files for the rows of a split, mapped, to be filled."""
-    features = open_memmap(folder / f"{split}.features.npy", "w+", np.float32, (count, width))
-    return features, open_memmap(folder / f"{split}.labels.npy", "w+", np.int8, (count,))
+    """New files for the rows of a split, mapped, to be filled; a disk without room for them is an OSError."""
+    features = _mapped(folder / f"{split}.features.npy", np.float32, (count, width))
+    return features, _mapped(folder / f"{split}.labels.npy", np.int8, (count,))
+
+
+def _mapped(path: Path, kind: type, shape: tuple[int, ...]) -> np.ndarray:
+    rows = open_memmap(path, "w+", kind, shape)
+    if hasattr(os, "posix_fallocate"):  # Macs lack it. A full disk kills a process that writes into a map
+        with path.open("rb+") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return rows
 
 
 def read(folder: Path, split: str) -> Rows:
