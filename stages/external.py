@@ -6,7 +6,6 @@ may hold one class only. Faces that the corpus has too, exactly or nearly, are l
 about elsewhere. No set is ever trained on, and no threshold is chosen by one. With no set named, there are no shards.
 """
 
-import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -32,10 +31,10 @@ def main() -> None:
     corpus = pd.read_parquet(INDEX, columns=["dhash", "verdict"])
     known = duplicates.hash_bytes(corpus.loc[corpus["verdict"] == "ok", "dhash"])
     summaries, sources = {}, {}
-    with publish(EXTERNAL) as part, tempfile.TemporaryDirectory() as temporary:
+    with publish(EXTERNAL) as part:
         part.mkdir()
         for name, path in params.external.items():
-            packed = Path(temporary, f"{name}.zip")
+            packed = part.with_name(f"{name}.zip")
             origin = folder.fetch(user_path(path), packed, key=f"external.{name}", both=False)
             with archive.open_archive(packed) as faces:
                 images, left_out = choose(name, faces, known, params)

@@ -4,13 +4,33 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from stages.errors import UserError
+from filelock import FileLock, Timeout
+
+from stages.errors import DiskFullError, UserError, disk_is_full
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Make ``folder`` and work there alone: another process that wants to says so, and waits.
+
+    The lock goes with its process, however that ends. The block may remove the folder.
+    """
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        print(f"waiting for another run, which is at work in {folder}", file=sys.stderr)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager
@@ -18,19 +38,30 @@ def publish(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it replaces ``path``, on any error it is removed.
 
     The temporary path keeps the suffixes of ``path`` (writers choose a format by them) and does not exist yet:
-    the block may make a file or a folder there.
+    the block may make a file or a folder there. What a killed writer left is removed by the next one. Raises
+    :class:`UserError` if a folder lies where a file belongs, or the other way round.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    holder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        part = holder / path.name
-        yield part
-        if path.is_dir():
-            shutil.rmtree(path)
-        os.replace(part, path)
-    finally:
-        shutil.rmtree(holder, ignore_errors=True)
+    holder = path.with_name(f".{path.name}.part")
+    part, old = holder / path.name, holder / f"{path.name}.old"
+    with hold(holder):
+        try:
+            for left in (part, old):
+                shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+            yield part
+            if path.exists() and path.is_dir() != part.is_dir():
+                lies, belongs = ("folder", "file") if path.is_dir() else ("file", "folder")
+                raise UserError(f"{path} is a {lies} where a {belongs} belongs; move it away and run again")
+            if path.is_dir():
+                os.replace(path, old)
+            os.replace(part, path)
+        except Exception as error:
+            if disk_is_full(error):
+                raise DiskFullError(path) from error
+            raise
+        finally:
+            shutil.rmtree(holder, ignore_errors=True)
 
 
 def write_json(path: Path | str, content: dict[str, Any]) -> None:
@@ -54,8 +85,8 @@ def sha256(path: Path | str) -> str:
 
 
 def digest(*ingredients: Any) -> str:
-    """16 hexadecimal digits that name what something was made of: JSON-ready values, and others by their text."""
-    return hashlib.sha256(json.dumps(ingredients, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    """16 hexadecimal digits that name what something was made of: JSON-ready values, and the content of paths."""
+    return hashlib.sha256(json.dumps(ingredients, sort_keys=True, default=sha256).encode()).hexdigest()[:16]
 
 
 def project_root() -> Path:

@@ -1,13 +1,27 @@
 """Publishing: whole or not at all."""
 
+import errno
 import hashlib
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from stages.errors import UserError
 from stages.files import project_root, publish, read_json, sha256, user_path, write_json
+
+
+def in_process(folder, code):
+    """Another process, in a folder, with pipes."""
+    imports = "import os, signal; from pathlib import Path; from stages.files import hold, publish"
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    return subprocess.Popen(
+        [sys.executable, "-c", f"{imports}\n{code}"], cwd=folder, env=environment, text=True, **pipes
+    )
 
 
 def tree(folder):
@@ -56,6 +70,64 @@ def test_a_folder_replaces_a_folder(tmp_path):
         (part / "new").write_text("new")
         assert tree(tmp_path / "shards") == {"old": "old"}
     assert tree(tmp_path) == {"shards/new": "new"}
+
+
+@pytest.mark.parametrize("make", ["mkdir", "touch"])
+def test_what_lies_in_the_way_is_left_there_and_named(tmp_path, make):
+    place = tmp_path / "table"
+    (place / "precious").mkdir(parents=True) if make == "touch" else place.write_text("precious")
+    sentence = r"table is a .* where a .* belongs; move it away and run again$"
+    with pytest.raises(UserError, match=sentence), publish(place) as part:
+        getattr(part, make)()
+    assert place.read_text() == "precious" if make == "mkdir" else (place / "precious").exists()
+    assert list(tmp_path.iterdir()) == [place]
+
+
+@pytest.mark.parametrize("make", ["mkdir", "touch"])
+def test_what_a_killed_writer_left_is_gone_after_the_next(tmp_path, make):
+    ended = in_process(tmp_path, f"with publish('table') as part: part.{make}(); os.kill(os.getpid(), signal.SIGKILL)")
+    assert ended.communicate() == ("", "")
+    assert ended.returncode == -signal.SIGKILL
+    assert not (tmp_path / "table").exists()
+    with publish(tmp_path / "table") as part:
+        assert not part.exists()
+        part.write_text("whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["table"]
+
+
+def test_two_at_one_place_work_one_after_the_other(tmp_path):
+    """The first waits for a line on its standard input; the second says that it waits for the first."""
+    work = "with publish('table') as part: part.mkdir(); print('at work', flush=True); input(); (part / '{}').touch()"
+    first = in_process(tmp_path, work.format("first"))
+    assert first.stdout.readline() == "at work\n"
+    second = in_process(tmp_path, work.format("second"))
+    assert second.stderr.readline() == "waiting for another run, which is at work in .table.part\n"
+    for one, name in ((first, "first"), (second, "second")):
+        one.communicate("go on\n")
+        assert one.returncode == 0
+        assert [path.name for path in (tmp_path / "table").iterdir()] == [name]
+    assert [path.name for path in tmp_path.iterdir()] == ["table"]
+
+
+def test_a_folder_that_is_held_is_free_when_its_holder_is_killed(tmp_path):
+    holder = in_process(tmp_path, "with hold(Path('scratch')): print('at work', flush=True); input()")
+    assert holder.stdout.readline() == "at work\n"
+    waiting = in_process(tmp_path, "with hold(Path('scratch')): print('at work')")
+    assert "waiting for another run, which is at work in scratch" in waiting.stderr.readline()
+    holder.kill()
+    assert waiting.communicate()[0] == "at work\n"
+    holder.communicate()
+
+
+def test_a_full_disk_is_said_with_the_name_of_what_was_written(tmp_path):
+    def fail():
+        with publish(tmp_path / "table.csv") as part:
+            part.write_text("half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "another.csv")  # as shutil names what it copies
+
+    with pytest.raises(UserError, match=r"^the disk is full \(while writing \S*/table.csv\); free some space"):
+        fail()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_published_is_readable_as_any_other_file(tmp_path):
