@@ -17,7 +17,7 @@ from stages.detectors import assembly, discriminant, levels, record, rows, train
 from stages.detectors.device import distribution, prepare
 from stages.errors import run
 from stages.faces import augmentation, shards
-from stages.files import read_json, sha256
+from stages.files import hold, read_json
 from stages.params import Finetune, Model, load
 
 SHARDS = Path("data/shards")
@@ -33,8 +33,7 @@ def main() -> None:
     fit, seed, size = params.detectors[model].finetune, params.training.seed, params.image.size
     device = prepare(params.training.precision, seed, params.training.deterministic)
 
-    # The data: crops of training faces, endlessly; whole validation faces, in their order.
-    weights = Path(f"data/weights/{model}.weights.h5")
+    weights, features = Path(f"data/weights/{model}.weights.h5"), Path(f"data/features/{model}")
     images = {split: int(shards.summary(SHARDS, split)["images"]) for split in ("train", "valid")}
     batch_size = min(fit.batch_size, images["train"])
     steps = -(-images["train"] // batch_size)
@@ -42,28 +41,29 @@ def main() -> None:
         f"{model}-finetune",
         [section.model_dump() for section in (fit, params.features, params.training, params.image, params.augment)],
         [shards.summary(SHARDS, split) for split in images],
-        sha256(weights),
+        [weights, *(sorted(features.iterdir()) if fit.start == "probe" else [])],
         device.precision,
     )
-    train = shards.augmented(
-        SHARDS,
-        "train",
-        size=size,
-        crop=params.image.crop,
-        batch_size=batch_size,
-        seed=seed,
-        start=training.completed_epochs(scratch) * steps * batch_size,
-        augment=augmentation.augmenter(**params.augment.model_dump()),
-    )
-    valid = shards.labelled(SHARDS, "valid", size=size, batch_size=fit.batch_size)
-
-    # The network, and one fit.
     strategy = distribution()
-    with strategy.scope():
+    with hold(scratch), strategy.scope():
+        # The data: crops of training faces, endlessly; whole validation faces, in their order.
+        train = shards.augmented(
+            SHARDS,
+            "train",
+            size=size,
+            crop=params.image.crop,
+            batch_size=batch_size,
+            seed=seed,
+            start=training.completed_epochs(scratch) * steps * batch_size,
+            augment=augmentation.augmenter(**params.augment.model_dump()),
+        )
+        valid = shards.labelled(SHARDS, "valid", size=size, batch_size=fit.batch_size)
+
+        # The network, and one fit.
         module = levels.Levels(assembly.backbone_module(model), **params.features.seen)
         backbone = module.backbone(str(weights))
         if fit.start == "probe":
-            head = probe(rows.read(Path(f"data/features/{model}"), "train"))
+            head = probe(rows.read(features, "train"))
         else:
             head = assembly.trainable_head(backbone.output_shape[-1])
         assembly.set_batch_norm(

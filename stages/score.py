@@ -24,7 +24,7 @@ from stages.backend import tf
 from stages.detectors import assembly, device
 from stages.errors import run
 from stages.faces import corruptions, shards
-from stages.files import digest, project_root, publish, read_json, sha256
+from stages.files import digest, hold, project_root, publish, read_json
 from stages.params import Params, detector_argument, load
 
 SHARDS, EXTERNAL = Path("data/shards"), Path("data/external")
@@ -58,20 +58,21 @@ def main() -> None:
         network = device.spread(assembly.with_logits(assembly.load(model)), strategy)
 
     scratch = project_root() / ".scratch" / "scores" / name
-    common = [sha256(model), *map(sha256, CODE), params.image.size, *map(version, ("tensorflow", "keras"))]
+    common = digest(model, CODE, params.image.size, [version(library) for library in ("tensorflow", "keras")])
     wanted, tables = set(), []
-    for way in passes(params):
-        settings = [] if way.kind == "clean" else [params.corruptions.seed, params.corruptions.images_per_class]
-        key = digest(*common, shards.summary(way.folder, way.images), way.split, way.condition, *settings)
-        kept = scratch / f"{key}.parquet"
-        if not kept.exists():
-            with publish(kept) as part:
-                table = forward(network, way, params, f"{name} on {way.split}, {way.condition}")
-                table.to_parquet(part, index=False)
-        wanted.add(kept)
-        tables.append(pd.read_parquet(kept))
-    for stale in set(scratch.glob("*.parquet")) - wanted:
-        stale.unlink()
+    with hold(scratch):
+        for way in passes(params):
+            settings = [] if way.kind == "clean" else [params.corruptions.seed, params.corruptions.images_per_class]
+            key = digest(common, shards.summary(way.folder, way.images), way.split, way.condition, *settings)
+            kept = scratch / f"{key}.parquet"
+            if not kept.exists():
+                with publish(kept) as part:
+                    table = forward(network, way, params, f"{name} on {way.split}, {way.condition}")
+                    table.to_parquet(part, index=False)
+            wanted.add(kept)
+            tables.append(pd.read_parquet(kept))
+        for stale in set(scratch.glob("*.parquet")) - wanted:
+            stale.unlink()
 
     scores = pd.concat(tables, ignore_index=True)
     with publish(f"data/scores/{name}.parquet") as part:

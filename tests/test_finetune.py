@@ -378,6 +378,21 @@ def test_a_changed_rate_does_not_go_on_from_the_old_ones_epochs(small, monkeypat
     assert "resumed" not in capsys.readouterr().out
 
 
+def test_a_head_of_other_features_does_not_go_on_from_the_old_ones_epochs(
+    small, command, toy, monkeypatch, capsys, write_params
+):
+    write_params(SETTINGS)
+    monkeypatch.setattr(features, "backbone_module", lambda model: toy)
+    with monkeypatch.context() as patch:
+        interrupt(patch, 1)
+        with pytest.raises(KeyboardInterrupt):
+            command(baseline.main, MODEL)
+    write_params(SETTINGS | {"image.size": SIDE - 4})
+    command(features.main, MODEL)
+    command(baseline.main, MODEL)
+    assert "resumed" not in capsys.readouterr().out
+
+
 def test_the_moving_statistics_follow_the_training(small):
     small(**LEARNS)
     for before, after in zip(saved("baseline", "conv5_bn")[2:], saved("finetune", "conv5_bn")[2:], strict=True):

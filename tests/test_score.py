@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
-from stages import score
+from stages import files, score
 from stages.backend import keras, tf
 from stages.detectors import assembly, device
 from stages.faces import shards
@@ -153,7 +153,7 @@ def test_other_code_or_another_tensorflow_or_keras_changes_everything(scored, pa
         scored()
         passes.clear()
         with monkeypatch.context() as patch:
-            patch.setattr(score, "sha256", lambda path, changed=changed: "" if path == changed else sha256(path))
+            patch.setattr(files, "sha256", lambda path, changed=changed: "" if path == changed else sha256(path))
             patch.setattr(score, "version", lambda name, changed=changed: "" if name == changed else version(name))
             scored()
         assert len(passes) == 7

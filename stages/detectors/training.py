@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from stages.backend import keras
 from stages.errors import UserError
-from stages.files import digest, project_root, publish, sha256
+from stages.files import digest, hold, project_root, publish
 from stages.scoring import figures, intervals
 
 COLUMNS = ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "val_auc", "learning_rate", "seconds"]
@@ -45,9 +45,10 @@ def warmed_cosine(peak: float, steps: int, warmup: float) -> "keras.optimizers.s
 def scratch_folder(name: str, *ingredients: Any) -> Path:
     """The folder for what ``name`` (such as "densenet121-finetune") must remember.
 
-    Its name is a digest of the ingredients, of all our code, and of the versions of TensorFlow and Keras.
+    Its name is a digest of the ingredients (parameters, and the files that are read), of all our code, and of the
+    versions of TensorFlow and Keras. Work in it within :func:`stages.files.hold`.
     """
-    code = [sha256(file) for file in sorted(Path(__file__).parents[1].rglob("*.py"))]
+    code = sorted(Path(__file__).parents[1].rglob("*.py"))
     versions = [version(library) for library in ("tensorflow", "keras")]
     return project_root() / ".scratch" / f"{name}-{digest(*ingredients, code, versions)}"
 
@@ -225,7 +226,8 @@ def fit(
 
 def forget(scratch: Path) -> None:
     """Remove the scratch folder of a run whose results are published."""
-    shutil.rmtree(scratch)
+    with hold(scratch):
+        shutil.rmtree(scratch)
 
 
 def read_history(path: Path) -> list[Row]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stages import files
 from stages.backend import keras, tf
 from stages.detectors import training
 from stages.errors import UserError
@@ -277,7 +278,7 @@ def test_a_killed_process_is_resumed(tmp_path):
 def test_changed_code_starts_afresh(tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     before = training.scratch_folder("toy")
-    monkeypatch.setattr(training, "sha256", lambda file: "another" if file.name == "finetune.py" else sha256(file))
+    monkeypatch.setattr(files, "sha256", lambda file: "another" if file.name == "finetune.py" else sha256(file))
     assert training.scratch_folder("toy") != before
 
 
