@@ -24,11 +24,13 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import sys
 import tempfile
 import textwrap
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -52,6 +54,12 @@ from stages.tracking.packaging import package
 
 METRICS_A_REQUEST = 1000  # MLflow's limit
 PATIENCE = 120.0  # s that a stage waits for all of it
+PLACES = [  # table and column of every place of artifacts in MLflow's database
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "storage_location"),
+]
 
 
 class NotSentError(UserError):
@@ -119,11 +127,7 @@ def send(params: Params, *, promote: bool = False) -> None:
 
 def address() -> str:
     """The server's address. Raises :class:`NotSentError` where it cannot be one (MLflow would fall over it)."""
-    from sqlalchemy import URL
-
-    if not (uri := os.environ.get("MLFLOW_TRACKING_URI")):
-        # with its driver, or MLflow makes a folder of the escaped name
-        uri = URL.create("sqlite+pysqlite", database=str(project_root() / "mlflow.db")).render_as_string()
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or _own_database()
     try:
         urlsplit(uri)
     except ValueError:  # its message may hold the password
@@ -132,6 +136,13 @@ def address() -> str:
             "and `make track` (python -m stages.tracking) sends the runs"
         ) from None
     return uri
+
+
+def _own_database() -> str:
+    from sqlalchemy import URL
+
+    # with its driver, or MLflow makes a folder of the escaped name
+    return URL.create("sqlite+pysqlite", database=str(project_root() / "mlflow.db")).render_as_string()
 
 
 def without_secrets(text: str) -> str:
@@ -195,13 +206,25 @@ def _send_all(
 
 def _experiment(client: Any, name: str, uri: str) -> str:
     """The id of the experiment, made if need be. A plain database keeps its artifacts in the project's root."""
+    artifacts = project_root() / "mlartifacts"
     is_server = uri.startswith(("http", "databricks"))  # then it chooses the place itself
-    place = None if is_server else (project_root() / "mlartifacts").as_uri()
-    return str(
-        registry.found_or_made(
-            lambda: client.get_experiment_by_name(name), lambda: client.create_experiment(name, place)
-        ).experiment_id
+    experiment = registry.found_or_made(
+        lambda: client.get_experiment_by_name(name),
+        lambda: client.create_experiment(name, None if is_server else artifacts.as_uri()),
     )
+    if uri == _own_database() and artifacts.is_dir():
+        _follow(experiment.artifact_location, artifacts.as_uri())
+    return str(experiment.experiment_id)
+
+
+def _follow(before: str, now: str) -> None:
+    """Where the project was moved or copied, tell its database: it holds the place of every artifact in full."""
+    if before == now or not before.startswith("file:") or not before.endswith("/mlartifacts"):
+        return
+    with closing(sqlite3.connect(project_root() / "mlflow.db")) as database, database:
+        for table, column in PLACES:
+            database.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (before, now))
+    print("MLflow: the project lies elsewhere now; its runs and models follow")
 
 
 def _send_detector(client: Any, experiment: str, detector: Detector, params: Params) -> str:

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import socket
+import sqlite3
 import subprocess
 from collections.abc import Callable
 from contextlib import closing
@@ -299,6 +300,26 @@ def test_a_temporary_experiment_sends_to_the_real_project(
     assert all(run.info.artifact_uri.startswith((project / "mlartifacts").as_uri()) for run in found.values())
     client = mlflow_client(f"sqlite:///{project / 'mlflow.db'}")
     assert client.get_model_version_by_alias("real-or-generated-faces", "champion").tags["detector"] == WINNER
+
+
+def test_a_project_that_was_moved_takes_its_runs_and_models_along(
+    project: Path, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    tracking.send(params)
+    moved = project.rename(project.with_name("mövéd away"))
+    monkeypatch.chdir(moved)
+    tracking.send(params)
+
+    uri = f"sqlite:///{moved / 'mlflow.db'}"
+    with closing(sqlite3.connect(moved / "mlflow.db")) as database:
+        assert str(project) not in "\n".join(database.iterdump())
+    for run in runs(mlflow_client(uri)).values():
+        assert artifacts(mlflow_client(uri), run)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert mlflow.pyfunc.load_model(f"models:/{params.tracking.experiment}@champion")
+    assert not project.exists()
 
 
 def test_a_detector_that_is_not_finished_is_left_out(params: Params) -> None:
