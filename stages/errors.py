@@ -1,6 +1,7 @@
 """How a stage refuses: one sentence for the person, exit code 1, no traceback."""
 
 import errno
+import io
 import os
 import select
 import sys
@@ -35,6 +36,8 @@ def run(main: Callable[[], None]) -> None:
     Anything else is a defect of ours and keeps its traceback. A stage that DVC runs ends with DVC, and says how long it
     took.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal may not have every character, or a name none of Unicode's
     stage = os.environ.get("DVC_STAGE")
     try:
         if stage:

@@ -95,5 +95,11 @@ def project_root() -> Path:
 
 
 def user_path(path: str) -> Path:
-    """A path from params.yaml, which is relative to the project's real root, not to an experiment's temporary one."""
-    return project_root() / Path(path).expanduser()
+    """A path from params.yaml, which is relative to the project's real root, not to an experiment's temporary one.
+
+    Raises :class:`UserError` for a ``~`` that stands for nobody's home.
+    """
+    try:
+        return project_root() / Path(path).expanduser()
+    except RuntimeError:
+        raise UserError(f"{path} names no home folder that can be found; write the path without ~") from None

@@ -6,6 +6,7 @@ their parameters through :func:`load`, and so get the same checks.
 
 import argparse
 import re
+import reprlib
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -332,15 +333,20 @@ def load(path: Path | str = "params.yaml") -> Params:
 
     Raises :class:`UserError`, naming the first key that is wrong, its value and what is allowed.
     """
+    return check(read(path, YAML(typ="safe", pure=True)), path)
+
+
+def read(path: Path | str, yaml: YAML) -> Any:
+    """The content of a YAML file. Raises :class:`UserError` where there is none, or none that can be read."""
     try:
-        content = YAML(typ="safe", pure=True).load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        return yaml.load(Path(path).read_text(encoding="utf-8"))
+    except (FileNotFoundError, IsADirectoryError) as error:
+        what = "missing" if isinstance(error, FileNotFoundError) else "a folder"
         raise UserError(
-            f"{path} is missing; run in the project's root, or bring it back with `git checkout {path}`"
+            f"{path} is {what}; run in the project's root, or bring it back with `git checkout {path}`"
         ) from None
-    except (YAMLError, UnicodeDecodeError) as error:
+    except (YAMLError, ValueError, KeyError, RecursionError) as error:  # of values such as 2024-13-45 or !!bool x, too
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    return check(content, path)
 
 
 def check(content: Any, name: Path | str) -> Params:
@@ -363,7 +369,17 @@ def _sentence(problem: Any) -> str:
         case "value_error":
             return f"{key}: {problem['ctx']['error']}" if key else str(problem["ctx"]["error"])
         case _:
-            return f"{key} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+            return f"{key} = {_short(problem['input'])}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+
+
+def _short(value: Any) -> str:
+    """A value as it is written, but not pages of it."""
+    shown = reprlib.Repr()
+    shown.maxlevel, shown.maxstring = 1, 100
+    try:
+        return shown.repr(value)
+    except ValueError:  # of Python, for a number of thousands of digits
+        return "a number too long to show"
 
 
 def main() -> None:

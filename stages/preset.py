@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 
 from stages.errors import UserError, run
 from stages.files import publish
-from stages.params import check
+from stages.params import check, read
 
 PARAMS, PRESETS = Path("params.yaml"), Path("presets")
 
@@ -30,11 +30,11 @@ def main() -> None:
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 1000
-    preset = yaml.load(preset_file(arguments.name))
+    preset = read(preset_file(arguments.name), yaml)
     if arguments.overrides:
         print(" ".join(f"-S {key}={literal(value)}" for key, value in leaves(preset)))
         return
-    params = yaml.load(PARAMS)
+    params = read(PARAMS, yaml)
     for key, value in leaves(preset):
         put(params, key, value)
     text = io.StringIO()

@@ -67,6 +67,14 @@ def test_a_command_needs_no_standard_output():
     assert (ended.returncode, ended.stderr) == (0, b"")
 
 
+def test_a_terminal_without_a_character_shows_a_question_mark():
+    command = "from stages.errors import run; run(lambda: print('0.96–0.98, \\udcff'))"
+    for encoding, shown in (("ascii", b"0.96?0.98, ?\n"), ("utf-8", "0.96–0.98, ?\n".encode())):
+        environment = os.environ | {"PYTHONIOENCODING": encoding}
+        ended = subprocess.run([sys.executable, "-c", command], capture_output=True, env=environment, check=False)
+        assert (ended.returncode, ended.stdout, ended.stderr) == (0, shown, b"")
+
+
 def test_another_broken_pipe_is_ours():
     with pytest.raises(BrokenPipeError):
         run(raising(BrokenPipeError(errno.EPIPE, "a server hung up")))

@@ -183,3 +183,5 @@ def test_a_persons_path_belongs_to_the_real_root(monkeypatch):
     assert user_path("/mnt/faces") == Path("/mnt/faces")
     assert user_path("~/faces") == Path("/home/me/faces")
     assert os.fspath(user_path("../faces")) == "/real/project/../faces"
+    with pytest.raises(UserError, match=r"^~nobody-here/faces names no home folder that can be found; write the path"):
+        user_path("~nobody-here/faces")

@@ -1,5 +1,8 @@
 """params.yaml: what is unknown, ill-typed or impossible stops the run with one sentence."""
 
+import functools
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -152,13 +155,63 @@ def test_scientific_notation_is_a_number(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("a: [1", "is not valid YAML"), ("", "params.yaml"), ("- 1", "params.yaml"), ("a: 1\na: 2\n", "duplicate key")],
+    [
+        ("a: [1", "is not valid YAML"),
+        ("", "params.yaml"),
+        ("- 1", "params.yaml"),
+        ("a: 1\na: 2\n", "duplicate key"),
+        ("a: 2024-13-45", "is not valid YAML: month must be in"),
+        ("a: !!bool maybe", "is not valid YAML"),
+        (f"a: {'9' * 5000}", r"is not valid YAML: Exceeds the limit \(4300 digits\)"),
+        ("[" * 2000, "is not valid YAML: maximum recursion depth exceeded"),
+        ("a: \xe9".encode("latin-1"), "is not valid YAML: 'utf-8' codec can't decode"),
+        (bytes(10), "is not valid YAML: unacceptable character"),
+    ],
 )
-def test_a_broken_file_is_one_sentence(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "params.yaml").write_text(text)
+def test_a_broken_file_is_one_sentence(tmp_path: Path, text: str | bytes, message: str) -> None:
+    (tmp_path / "params.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(UserError, match=message) as caught:
         params.load(tmp_path / "params.yaml")
     assert "\n" not in str(caught.value)
+
+
+def test_a_folder_in_its_place_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").mkdir()
+    with pytest.raises(UserError, match=r"params.yaml is a folder; run in the project's root, or bring it back with"):
+        params.load(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["k" * 5000, 16**5000, functools.reduce(lambda inner, _: [inner] * 9, range(9), [1])],  # the last has 9⁹ leaves
+    ids=["text", "number", "aliases"],
+)
+def test_a_value_of_many_pages_is_shown_in_short(content: dict[str, Any], value: Any) -> None:
+    put(content, "image.size", value)
+    with pytest.raises(UserError, match=r"image.size = .*: input should be") as caught:
+        params.check(content, "params.yaml")
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_no_finite_number_is_refused(content: dict[str, Any], value: float) -> None:
+    put(content, "detectors.resnet50.finetune.learning_rate", value)
+    with pytest.raises(UserError, match=r"learning_rate = (nan|inf): input should be less than or equal to 1"):
+        params.check(content, "params.yaml")
+
+
+@pytest.mark.parametrize("name", ["é", "写真", "archive (1).zip", "a&b", "x=y", "[x]", "x,y", "my faces", "{x}", "#1"])
+def test_any_path_gets_through_dvcs_overrides_in_the_quotes_that_the_docs_show(tmp_path: Path, name: str) -> None:
+    from dvc.utils.hydra import apply_overrides, get_hydra_sweeps
+
+    (shown,) = re.findall(r'-S "(data.folder.path=.*?)"', (ROOT / "docs/trouble.md").read_text(encoding="utf-8"))
+    override = shown.replace("~/faces (1)", f"~/{name}")
+    assert name in override
+    file = tmp_path / "params.yaml"
+    shutil.copy(ROOT / "params.yaml", file)
+    (changes,) = get_hydra_sweeps({str(file): [override, "data.source=folder", "weights.source=random"]})
+    apply_overrides(file, list(changes[str(file)]))
+    assert params.load(file).data.folder.path == f"~/{name}"
 
 
 def test_the_stage_ends_with_a_sentence_and_exit_code_1(tmp_path: Path) -> None:

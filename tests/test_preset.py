@@ -27,6 +27,12 @@ def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     preset.main()
 
 
+def test_a_broken_params_file_is_one_sentence(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("params.yaml").write_text("a: [1")
+    with pytest.raises(UserError, match=r"params.yaml is not valid YAML"):
+        command(monkeypatch, PRESETS[0])
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_shipped_preset_applies_and_changes_nothing_but_its_keys(
     project: Path, monkeypatch: pytest.MonkeyPatch, name: str
