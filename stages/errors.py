@@ -9,6 +9,8 @@ import threading
 import time
 from collections.abc import Callable
 
+import psutil
+
 from stages import STARTED
 
 FULL = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT)]
@@ -41,7 +43,7 @@ def run(main: Callable[[], None]) -> None:
     stage = os.environ.get("DVC_STAGE")
     try:
         if stage:
-            end_with(os.getppid())
+            end_with_dvc()
         main()
         if stage:
             print(f"{stage} took {time.monotonic() - STARTED:.0f} s")
@@ -81,13 +83,23 @@ def refusal(error: Exception) -> str | None:
     return None
 
 
-def end_with(parent: int) -> None:
-    """End this process soon after its parent, which may be killed and say nothing: nobody waits for it any more."""
+def end_with_dvc() -> None:
+    """End this stage soon after DVC, which may be killed: the next `dvc repro` would start the stage beside it."""
+    started, shell = psutil.Process(), psutil.Process(os.getppid())
+    if shell.name().endswith("sh"):  # DVC starts a stage in a shell: some stay, and outlive DVC too
+        started = shell
+    end_with(started.ppid(), started.pid)
+
+
+def end_with(parent: int, child: int) -> None:
+    """End this process soon after ``child``, itself or one on the way to it, is no longer ``parent``'s."""
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
+        try:
+            while psutil.Process(child).ppid() == parent:
+                time.sleep(1)
+        finally:
+            os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
 

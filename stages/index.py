@@ -193,7 +193,7 @@ _archive: Zip  # of this worker process
 def _start_worker(path: str, parent: int) -> None:
     """Open the archive once in a worker; leave Ctrl-C to the parent process, and end with it."""
     global _archive
-    end_with(parent)
+    end_with(parent, os.getpid())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _archive = archive.open_archive(path)
 
