@@ -18,7 +18,7 @@ from stages.errors import UserError, run
 from stages.faces import archive, duplicates, image, records, shards
 from stages.faces.archive import Member
 from stages.faces.zips import Zip
-from stages.files import publish, sha256, user_path, write_json
+from stages.files import publish, reading, sha256, user_path, write_json
 from stages.params import Params, load
 from stages.sources import folder
 
@@ -28,7 +28,8 @@ INDEX, EXTERNAL = Path("data/index.parquet"), Path("data/external")
 def main() -> None:
     """Pack all external sets."""
     params = load()
-    corpus = pd.read_parquet(INDEX, columns=["dhash", "verdict"])
+    with reading(INDEX):
+        corpus = pd.read_parquet(INDEX, columns=["dhash", "verdict"])
     known = duplicates.hash_bytes(corpus.loc[corpus["verdict"] == "ok", "dhash"])
     summaries, sources = {}, {}
     with publish(EXTERNAL) as part:

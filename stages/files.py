@@ -71,11 +71,23 @@ def write_json(path: Path | str, content: dict[str, Any]) -> None:
 
 
 def read_json(path: Path | str) -> Any:
-    """The content of a JSON file. Raises :class:`UserError` where a stage has not written it yet."""
-    try:
+    """The content of a JSON file. Raises :class:`UserError` where a stage has not written it yet, or it is damaged."""
+    with reading(path):
         return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+@contextmanager
+def reading(path: Path | str) -> Iterator[None]:
+    """Read a file that a stage wrote. Raises :class:`UserError` where it is missing or, says the library, damaged."""
+    try:
+        yield
     except FileNotFoundError:
         raise UserError(f"{path} is missing; make it with `dvc repro`") from None
+    except (ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno:  # the disk refused
+            raise
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} is damaged ({reason}); delete it, and `dvc repro` makes it again") from None
 
 
 def sha256(path: Path | str) -> str:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from stages.errors import UserError, run
 from stages.faces import archive, manifest, records, shards
 from stages.faces.layout import SPLITS
-from stages.files import publish
+from stages.files import publish, reading
 from stages.params import load
 
 ARCHIVE, INDEX, MANIFEST, SHARDS = (
@@ -45,7 +45,7 @@ def with_places(images: pd.DataFrame) -> pd.DataFrame:
     Raises :class:`UserError` if the index does not know them all: the manifest was made from another one. (A merge does
     the same in three times the memory.)
     """
-    with pq.ParquetFile(INDEX) as file:
+    with reading(INDEX), pq.ParquetFile(INDEX) as file:
         table = file.read(["member", "place", "encoding", "verdict"])
     index: pd.DataFrame = table.to_pandas(split_blocks=True, self_destruct=True)
     index = index[index.pop("verdict") == "ok"]  # the only ones whose names are sure to be unique

@@ -24,7 +24,7 @@ from stages.backend import tf
 from stages.detectors import assembly, device
 from stages.errors import run
 from stages.faces import corruptions, shards
-from stages.files import digest, hold, project_root, publish, read_json
+from stages.files import digest, hold, project_root, publish, read_json, reading
 from stages.params import Params, detector_argument, load
 
 SHARDS, EXTERNAL = Path("data/shards"), Path("data/external")
@@ -70,7 +70,8 @@ def main() -> None:
                     table = forward(network, way, params, f"{name} on {way.split}, {way.condition}")
                     table.to_parquet(part, index=False)
             wanted.add(kept)
-            tables.append(pd.read_parquet(kept))
+            with reading(kept):
+                tables.append(pd.read_parquet(kept))
         for stale in set(scratch.glob("*.parquet")) - wanted:
             stale.unlink()
 

@@ -31,6 +31,7 @@ from stages import params
 from stages.errors import UserError, run
 from stages.faces import manifest
 from stages.faces.layout import LABELS, SPLITS
+from stages.files import reading
 
 INDEX = Path("data/index.parquet")
 MANIFEST = Path("data/manifest.csv")
@@ -82,9 +83,7 @@ def _read_sound() -> tuple[pd.DataFrame, int]:
     ``alike`` is the group of near-duplicates, ``relatives`` that of ``split.group_by`` (each image its own, until
     :func:`_relate`), and ``group`` is both merged. Pandas would sort by two columns of text in much memory.
     """
-    if not INDEX.is_file():
-        raise UserError(f"{INDEX} is missing; run the index stage first (`dvc repro index`)")
-    with pq.ParquetFile(INDEX) as file:
+    with reading(INDEX), pq.ParquetFile(INDEX) as file:
         table = file.read(["member", "label", "split", "verdict", "group"])
     images: pd.DataFrame = table.to_pandas(split_blocks=True, self_destruct=True)
     del table

@@ -8,10 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from stages.errors import UserError
-from stages.files import project_root, publish, read_json, sha256, user_path, write_json
+from stages.files import project_root, publish, read_json, reading, sha256, user_path, write_json
 
 
 def in_process(folder, code):
@@ -158,6 +160,26 @@ def test_json_refuses_what_is_not_json(tmp_path):
 def test_json_that_is_missing_says_what_to_do(tmp_path):
     with pytest.raises(UserError, match=r"figures.json is missing; make it with `dvc repro`"):
         read_json(tmp_path / "figures.json")
+
+
+@pytest.mark.parametrize("junk", [b"", b'{"auc": 0.9', b"\xff\xfe", b"[" * 3 + b"\0"])
+def test_json_that_is_damaged_says_what_to_do(tmp_path, junk):
+    (tmp_path / "figures.json").write_bytes(junk)
+    with pytest.raises(UserError, match=r"figures.json is damaged \(.*\); delete it, and `dvc repro` makes it again$"):
+        read_json(tmp_path / "figures.json")
+
+
+@pytest.mark.parametrize("junk", [b"", b"PAR1", b"junk" * 100])
+def test_a_table_that_is_damaged_says_what_to_do(tmp_path, junk):
+    (tmp_path / "index.parquet").write_bytes(junk)
+    for read in (pd.read_parquet, pq.ParquetFile):
+        with pytest.raises(UserError, match=r"index.parquet is damaged \(.*\); delete it"), reading("index.parquet"):
+            read(tmp_path / "index.parquet")
+
+
+def test_what_the_disk_refuses_is_no_damage(tmp_path):
+    with pytest.raises(IsADirectoryError):
+        read_json(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"abc", bytes(3_000_000)])

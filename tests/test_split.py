@@ -449,7 +449,7 @@ def test_too_low_a_limit_is_refused_with_its_key(project):
     refused(r"raise split\.limit_per_class")
 
 
-def test_a_missing_index_names_the_stage_that_makes_it(project):
+def test_a_missing_index_says_what_makes_it(project):
     project(corpus(["r", "f"]))
     Path("data/index.parquet").unlink()
-    refused(r"data/index\.parquet is missing; run the index stage first")
+    refused(r"data/index\.parquet is missing; make it with `dvc repro`")
