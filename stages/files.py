@@ -57,7 +57,7 @@ def publish(path: Path | str) -> Iterator[Path]:
                 os.replace(path, old)
             os.replace(part, path)
         except Exception as error:
-            if disk_is_full(error):
+            if disk_is_full(error) and not isinstance(error, UserError):
                 raise DiskFullError(path) from error
             raise
         finally:
