@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from filelock import FileLock, Timeout
 from sklearn.metrics import roc_auc_score
 
 from stages import baseline, finetune, score, weights
@@ -369,6 +370,20 @@ def test_a_kill_between_journal_and_backup_draws_the_same_crops_again(small, noi
     np.testing.assert_allclose(logits("finetune", noise), whole, rtol=1e-2, atol=1e-3)
 
 
+def test_nobody_else_gets_at_the_scratch_folder_meanwhile(small, monkeypatch):
+    tried, begin = [], training.Journal.on_epoch_begin
+
+    def another(journal, epoch, logs=None):
+        with pytest.raises(Timeout):
+            FileLock(journal.scratch / ".lock").acquire(blocking=False)
+        tried.append(epoch)
+        begin(journal, epoch, logs)
+
+    monkeypatch.setattr(training.Journal, "on_epoch_begin", another)
+    small(epochs=1)
+    assert tried == [0]
+
+
 def test_a_changed_rate_does_not_go_on_from_the_old_ones_epochs(small, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         interrupt(patch, 1)
@@ -378,18 +393,14 @@ def test_a_changed_rate_does_not_go_on_from_the_old_ones_epochs(small, monkeypat
     assert "resumed" not in capsys.readouterr().out
 
 
-def test_a_head_of_other_features_does_not_go_on_from_the_old_ones_epochs(
-    small, command, toy, monkeypatch, capsys, write_params
-):
-    write_params(SETTINGS)
-    monkeypatch.setattr(features, "backbone_module", lambda model: toy)
+def test_a_probe_of_other_features_does_not_go_on_from_the_old_ones_epochs(small, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         interrupt(patch, 1)
         with pytest.raises(KeyboardInterrupt):
-            command(baseline.main, MODEL)
-    write_params(SETTINGS | {"image.size": SIDE - 4})
-    command(features.main, MODEL)
-    command(baseline.main, MODEL)
+            small(start="probe", epochs=2)
+    features = Path(f"data/features/{MODEL}/train.features.npy")
+    np.save(features, np.load(features) + np.float32(0.5))
+    small(start="probe", epochs=2)
     assert "resumed" not in capsys.readouterr().out
 
 

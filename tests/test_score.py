@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
 
 from stages import files, score
@@ -176,6 +177,18 @@ def test_a_run_that_is_stopped_goes_on_where_it_was(scored, passes, monkeypatch)
     scored()
     assert done == 4
     assert len(passes) == 7
+
+
+def test_nobody_else_gets_at_the_kept_passes_meanwhile(scored, monkeypatch):
+    forward = score.forward
+
+    def another(*arguments):
+        with pytest.raises(Timeout):
+            FileLock(f".scratch/scores/{NAME}/.lock").acquire(blocking=False)
+        return forward(*arguments)
+
+    monkeypatch.setattr(score, "forward", another)
+    scored()
 
 
 def test_bytes_and_floats_have_the_same_logits(project, noise):
