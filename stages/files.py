@@ -19,17 +19,21 @@ from stages.errors import DiskFullError, UserError, disk_is_full
 def hold(folder: Path) -> Iterator[None]:
     """Make ``folder`` and work there alone: another process that wants to says so, and waits.
 
-    The lock goes with its process, however that ends. The block may remove the folder.
+    The lock, a file beside it, goes with its process, however that ends. The block may remove the folder.
     """
-    lock = FileLock(folder / ".lock")
+    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
     try:
         lock.acquire(blocking=False)
     except Timeout:
         print(f"waiting for another run, which is at work in {folder}", file=sys.stderr)
         lock.acquire()
     try:
+        folder.mkdir(exist_ok=True)
         yield
     finally:
+        Path(lock.lock_file).unlink(
+            missing_ok=True
+        )  # whoever waits for this one sees that it is gone, and makes another
         lock.release()
 
 
@@ -44,17 +48,17 @@ def publish(path: Path | str) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     holder = path.with_name(f".{path.name}.part")
-    part, old = holder / path.name, holder / f"{path.name}.old"
+    part = holder / path.name
     with hold(holder):
         try:
-            for left in (part, old):
-                shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+            for left in holder.iterdir():
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
             yield part
             if path.exists() and path.is_dir() != part.is_dir():
                 lies, belongs = ("folder", "file") if path.is_dir() else ("file", "folder")
                 raise UserError(f"{path} is a {lies} where a {belongs} belongs; move it away and run again")
             if path.is_dir():
-                os.replace(path, old)
+                os.replace(path, holder / f"{path.name}.old")
             os.replace(part, path)
         except Exception as error:
             if disk_is_full(error) and not isinstance(error, UserError):

@@ -375,7 +375,7 @@ def test_nobody_else_gets_at_the_scratch_folder_meanwhile(small, monkeypatch):
 
     def another(journal, epoch, logs=None):
         with pytest.raises(Timeout):
-            FileLock(journal.scratch / ".lock").acquire(blocking=False)
+            FileLock(f"{journal.scratch}.lock").acquire(blocking=False)
         tried.append(epoch)
         begin(journal, epoch, logs)
 

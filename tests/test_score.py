@@ -184,7 +184,7 @@ def test_nobody_else_gets_at_the_kept_passes_meanwhile(scored, monkeypatch):
 
     def another(*arguments):
         with pytest.raises(Timeout):
-            FileLock(f".scratch/scores/{NAME}/.lock").acquire(blocking=False)
+            FileLock(f".scratch/scores/{NAME}.lock").acquire(blocking=False)
         return forward(*arguments)
 
     monkeypatch.setattr(score, "forward", another)
