@@ -31,9 +31,7 @@ def hold(folder: Path) -> Iterator[None]:
         folder.mkdir(exist_ok=True)
         yield
     finally:
-        Path(lock.lock_file).unlink(
-            missing_ok=True
-        )  # whoever waits for this one sees that it is gone, and makes another
+        Path(lock.lock_file).unlink(missing_ok=True)  # who waits for it sees that it is gone, and makes another
         lock.release()
 
 
