@@ -1,7 +1,7 @@
 """Real faces from generated ones: four detectors, from an archive of faces to a leaderboard.
 
 This package is the pipeline. Every stage of ``dvc.yaml`` is the module of the same name here, and reads top to bottom:
-what it reads, what it does, what it writes. Below the stages lie seven rooms, each with one duty; they know nothing of
+what it reads, what it does, what it writes. Below the stages lie eight rooms, each with one duty; they know nothing of
 the stages above them and meet only through arrays, paths and dataclasses.
 
 =================  ====================================================================================================
@@ -20,15 +20,21 @@ stages/tracking/   MLflow, as a mirror of the files, its registry and server; al
 ``errors``         the one way in which a stage refuses: a sentence and an exit code
 ``quiet``          harmless lines of C++ libraries, kept off the terminal
 ``files``          the one way in which a stage publishes a file: whole or not at all
+``lifetime``       a stage ends with DVC, and a worker with its stage
 =================  ====================================================================================================
 
 Conventions: label 1 is *fake* (the positive class), 0 is *real*; a score is P(fake) in [0, 1]; an image is RGB, uint8,
 height × width × 3, and a network takes it as float32 in 0–255.
 """
 
+import os
 import sys
 import time
 
 # Ctrl-C while libraries are imported: no traceback, as later (``errors.run``).
 sys.excepthook = lambda kind, *rest: None if kind is KeyboardInterrupt else sys.__excepthook__(kind, *rest)
 STARTED = time.monotonic()  # before any library: TensorFlow alone takes seconds to import
+if os.environ.get("DVC_STAGE"):
+    from stages.lifetime import end_with_dvc  # before any library, too: DVC may be killed meanwhile
+
+    end_with_dvc()

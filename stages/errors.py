@@ -5,11 +5,9 @@ import io
 import os
 import select
 import sys
-import threading
 import time
 from collections.abc import Callable
-
-import psutil
+from contextlib import suppress
 
 from stages import STARTED
 
@@ -35,15 +33,12 @@ def disk_is_full(error: Exception) -> bool:
 def run(main: Callable[[], None]) -> None:
     """Run a command; turn what a person can mend into one line on standard error and exit code 1.
 
-    Anything else is a defect of ours and keeps its traceback. A stage that DVC runs ends with DVC, and says how long it
-    took.
+    Anything else is a defect of ours and keeps its traceback. A stage that DVC runs says how long it took.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal may not have every character, or a name none of Unicode's
     stage = os.environ.get("DVC_STAGE")
     try:
-        if stage:
-            end_with_dvc()
         main()
         if stage:
             print(f"{stage} took {time.monotonic() - STARTED:.0f} s")
@@ -59,6 +54,8 @@ def run(main: Callable[[], None]) -> None:
         if not sentence:
             raise
         if disk_is_full(error):
+            with suppress(OSError):
+                sys.stdout.flush()
             print(f"error: {sentence}", file=sys.stderr, flush=True)
             os._exit(1)  # h5py would complain of the file that it cannot close, and crash
         sys.exit(f"error: {sentence}")
@@ -81,27 +78,6 @@ def refusal(error: Exception) -> str | None:
     if error.errno in (errno.EEXIST, errno.ENOTDIR):
         return f"a file is in the way where a folder belongs: {name}; move it away and run again"
     return None
-
-
-def end_with_dvc() -> None:
-    """End this stage soon after DVC, which may be killed: the next `dvc repro` would start the stage beside it."""
-    started, shell = psutil.Process(), psutil.Process(os.getppid())
-    if shell.name().endswith("sh"):  # DVC starts a stage in a shell: some stay, and outlive DVC too
-        started = shell
-    end_with(started.ppid(), started.pid)
-
-
-def end_with(parent: int, child: int) -> None:
-    """End this process soon after ``child``, itself or one on the way to it, is no longer ``parent``'s."""
-
-    def watch() -> None:
-        try:
-            while psutil.Process(child).ppid() == parent:
-                time.sleep(1)
-        finally:
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def reader_left() -> bool:

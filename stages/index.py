@@ -28,12 +28,13 @@ from PIL import Image, ImageDraw, ImageStat
 from tqdm import tqdm
 
 from stages import params
-from stages.errors import UserError, end_with, run
+from stages.errors import UserError, run
 from stages.faces import archive, audit, duplicates, image
 from stages.faces.archive import Member
 from stages.faces.layout import LABELS
 from stages.faces.zips import Zip
 from stages.files import publish, write_json
+from stages.lifetime import end_with
 
 ARCHIVE = "data/raw/faces.zip"
 INDEX = "data/index.parquet"

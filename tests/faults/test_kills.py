@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +73,10 @@ def disturb(project: Path, moments: random.Random, killed: Counter[str]) -> None
             stages = {process: stage for process in below if (stage := stage_of(process))}
             victim = moments.choice([psutil.Process(dvc.pid), *stages])
             killed[stages.get(victim, "DVC")] += 1
-            victim.kill()
+            with suppress(psutil.NoSuchProcess):
+                victim.kill()
             dvc.communicate()
-            _, outlived = psutil.wait_procs(below, timeout=30)
+            _, outlived = psutil.wait_procs(below, timeout=10)
             assert not outlived, "a stage or one of its workers outlived DVC"
     call(project, "dvc", "repro")
 

@@ -13,7 +13,14 @@ MODELS = ("resnet50", "densenet121")
 TEMPLATES = {"report": sorted((ROOT / "stages/reporting").glob("*.j2"))}  # which the stage loads by name
 
 # How a stage refuses, publishes and reads its parameters changes no result; MLflow only mirrors what is on disk.
-WITHOUT_EFFECT = {"stages/errors.py", "stages/files.py", "stages/params.py", "stages/backend.py", "stages/quiet.py"}
+WITHOUT_EFFECT = {
+    "stages/lifetime.py",
+    "stages/errors.py",
+    "stages/files.py",
+    "stages/params.py",
+    "stages/backend.py",
+    "stages/quiet.py",
+}
 
 
 def imported(path: str) -> set[str]:
