@@ -28,7 +28,7 @@ def hold(folder: Path) -> Iterator[None]:
         print(f"waiting for another run, which is at work in {folder}", file=sys.stderr)
         lock.acquire()
     try:
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         yield
     finally:
         Path(lock.lock_file).unlink(missing_ok=True)  # who waits for it sees that it is gone, and makes another
@@ -52,12 +52,19 @@ def publish(path: Path | str) -> Iterator[Path]:
             for left in holder.iterdir():
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
             yield part
+            part.lstat()  # FileNotFoundError, if nothing was made
             if path.exists() and path.is_dir() != part.is_dir():
                 lies, belongs = ("folder", "file") if path.is_dir() else ("file", "folder")
                 raise UserError(f"{path} is a {lies} where a {belongs} belongs; move it away and run again")
+            old = holder / f"{path.name}.old"
             if path.is_dir():
-                os.replace(path, holder / f"{path.name}.old")
-            os.replace(part, path)
+                os.replace(path, old)
+            try:
+                os.replace(part, path)
+            except BaseException:
+                if old.exists():
+                    os.replace(old, path)
+                raise
         except Exception as error:
             if disk_is_full(error) and not isinstance(error, UserError):
                 raise DiskFullError(path) from error

@@ -10,6 +10,7 @@ trained from scratch: a head that knows nothing, and BatchNorm that trains, with
 """
 
 import argparse
+import shutil
 from pathlib import Path
 
 from stages.backend import keras
@@ -45,64 +46,65 @@ def main() -> None:
         device.precision,
     )
     strategy = distribution()
-    with hold(scratch), strategy.scope():
-        # The data: crops of training faces, endlessly; whole validation faces, in their order.
-        train = shards.augmented(
-            SHARDS,
-            "train",
-            size=size,
-            crop=params.image.crop,
-            batch_size=batch_size,
-            seed=seed,
-            start=training.completed_epochs(scratch) * steps * batch_size,
-            augment=augmentation.augmenter(**params.augment.model_dump()),
-        )
-        valid = shards.labelled(SHARDS, "valid", size=size, batch_size=fit.batch_size)
+    with hold(scratch):
+        with strategy.scope():
+            # The data: crops of training faces, endlessly; whole validation faces, in their order.
+            train = shards.augmented(
+                SHARDS,
+                "train",
+                size=size,
+                crop=params.image.crop,
+                batch_size=batch_size,
+                seed=seed,
+                start=training.completed_epochs(scratch) * steps * batch_size,
+                augment=augmentation.augmenter(**params.augment.model_dump()),
+            )
+            valid = shards.labelled(SHARDS, "valid", size=size, batch_size=fit.batch_size)
 
-        # The network, and one fit.
-        module = levels.Levels(assembly.backbone_module(model), **params.features.seen)
-        backbone = module.backbone(str(weights))
-        if fit.start == "probe":
-            head = probe(rows.read(features, "train"))
-        else:
-            head = assembly.trainable_head(backbone.output_shape[-1])
-        assembly.set_batch_norm(
-            [*backbone.layers, *head.layers], trains=fit.start == "fresh", devices=strategy.num_replicas_in_sync
-        )
-        network = assembly.detector(module, backbone, head)
-        network.compile(
-            optimizer=optimizer(fit, steps * fit.epochs, strategy.num_replicas_in_sync),
-            loss=keras.losses.BinaryCrossentropy(from_logits=True),
-            metrics=[keras.metrics.BinaryAccuracy(threshold=0.0, name="accuracy")],  # of logits: P = 0.5
-        )
-        journal, best = training.fit(
-            network,
-            train,
-            valid,
-            shards.labels(SHARDS, "valid"),
-            epochs=fit.epochs,
-            steps_per_epoch=steps,
-            scratch=scratch,
-        )
+            # The network, and one fit.
+            module = levels.Levels(assembly.backbone_module(model), **params.features.seen)
+            backbone = module.backbone(str(weights))
+            if fit.start == "probe":
+                head = probe(rows.read(features, "train"))
+            else:
+                head = assembly.trainable_head(backbone.output_shape[-1])
+            assembly.set_batch_norm(
+                [*backbone.layers, *head.layers], trains=fit.start == "fresh", devices=strategy.num_replicas_in_sync
+            )
+            network = assembly.detector(module, backbone, head)
+            network.compile(
+                optimizer=optimizer(fit, steps * fit.epochs, strategy.num_replicas_in_sync),
+                loss=keras.losses.BinaryCrossentropy(from_logits=True),
+                metrics=[keras.metrics.BinaryAccuracy(threshold=0.0, name="accuracy")],  # of logits: P = 0.5
+            )
+            journal, best = training.fit(
+                network,
+                train,
+                valid,
+                shards.labels(SHARDS, "valid"),
+                epochs=fit.epochs,
+                steps_per_epoch=steps,
+                scratch=scratch,
+            )
 
-    # The detector and its record.
-    assembly.save(module, backbone, assembly.settled(head), Path(f"data/models/{model}-finetune.keras"))
-    training.write_history(Path(f"plots/detectors/{model}-finetune/history.csv"), journal)
-    record.write(
-        model,
-        "finetune",
-        device=device,
-        weights=read_json(f"data/weights/{model}.json"),
-        images=images,
-        image_size=size,
-        trained=network,
-        val_auc=best["val_auc"],
-        seconds=sum(row["seconds"] for row in journal),
-        epochs=len(journal),
-        best_epoch=int(best["epoch"]),
-        crops=len(journal) * steps * batch_size,
-    )
-    training.forget(scratch)
+        # The detector and its record.
+        assembly.save(module, backbone, assembly.settled(head), Path(f"data/models/{model}-finetune.keras"))
+        training.write_history(Path(f"plots/detectors/{model}-finetune/history.csv"), journal)
+        record.write(
+            model,
+            "finetune",
+            device=device,
+            weights=read_json(f"data/weights/{model}.json"),
+            images=images,
+            image_size=size,
+            trained=network,
+            val_auc=best["val_auc"],
+            seconds=sum(row["seconds"] for row in journal),
+            epochs=len(journal),
+            best_epoch=int(best["epoch"]),
+            crops=len(journal) * steps * batch_size,
+        )
+        shutil.rmtree(scratch)
 
 
 def probe(train: rows.Rows) -> "keras.Model":

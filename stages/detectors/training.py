@@ -7,7 +7,6 @@ checkpoint.
 
 import csv
 import math
-import shutil
 import sys
 import time
 from importlib.metadata import version
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 from stages.backend import keras
 from stages.errors import UserError
-from stages.files import digest, hold, project_root, publish
+from stages.files import digest, project_root, publish
 from stages.scoring import figures, intervals
 
 COLUMNS = ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "val_auc", "learning_rate", "seconds"]
@@ -202,7 +201,6 @@ def fit(
     ``train`` never ends; ``labels`` (n,) are those of ``valid``, in its order. A run that finds its own scratch folder
     goes on from there.
     """
-    scratch.mkdir(parents=True, exist_ok=True)
     journal, backup = Journal(scratch, valid, labels), Backup(scratch)
     journal.set_model(model)
     done = completed_epochs(scratch)
@@ -222,12 +220,6 @@ def fit(
     journal.restore_best()
     assert journal.best is not None
     return journal.rows, journal.best
-
-
-def forget(scratch: Path) -> None:
-    """Remove the scratch folder of a run whose results are published."""
-    with hold(scratch):
-        shutil.rmtree(scratch)
 
 
 def read_history(path: Path) -> list[Row]:

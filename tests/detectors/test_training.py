@@ -304,12 +304,6 @@ def test_scratch_lies_in_the_project_and_has_the_order_of_keys_for_nothing(tmp_p
     assert folder.name.startswith("toy-")
 
 
-def test_forget_leaves_nothing(tmp_path):
-    train(tmp_path / "scratch", epochs=1)
-    training.forget(tmp_path / "scratch")
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_loss_that_is_no_number_names_the_learning_rate(tmp_path):
     model = linear(3e38)  # as after a step far too long: the next one meets infinity
     with pytest.raises(UserError, match=r"no longer a number in epoch 1; lower the learning_rate"):
