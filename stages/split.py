@@ -48,6 +48,7 @@ def main() -> None:
     images, quarantined = _read_sound()
     if split.method == "official":
         _require_folders(images)
+    has_valid = "valid" in set(images["split"])
     if split.group_by:
         images = _relate(images, split.group_by)
         _summarise_relatives(images)
@@ -63,12 +64,11 @@ def main() -> None:
     drawn = len(images)
     if split.method == "stratified":
         images = images.assign(split=_stratify(images, SPLITS, split))
-    elif "valid" not in set(images["split"]):
+    elif not has_valid:
         train = images["split"] == "train"
         images.loc[train, "split"] = _stratify(images[train], ("train", "valid"), split)
-        print(
-            f"the archive has no folder valid; {(images['split'] == 'valid').sum():,} of its training images validate"
-        )
+        validating = (images["split"] == "valid").sum()
+        print(f"no usable image lies below a folder valid; {validating:,} of the training images validate")
     if split.train_per_class is not None:
         images = _thin(images, split.train_per_class, split.seed)
     _require_images(images, split)

@@ -347,7 +347,7 @@ def test_validation_is_drawn_from_train_where_the_official_split_has_none(projec
     table = run_stage()
     assert counts(table) == {"train": (40, 80), "valid": (10, 20), "test": (20, 30)}
     assert straddling(table, table["member"].str.extract(NAMES)[0]) == []
-    assert "the archive has no folder valid; 30 of its training images validate" in capsys.readouterr().out
+    assert "no usable image lies below a folder valid; 30 of the training images validate" in capsys.readouterr().out
     test = table.loc[table["split"] == "test", "member"]
     assert sorted(test) == sorted(index.loc[index["split"] == "test", "member"])
 

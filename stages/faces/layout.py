@@ -1,8 +1,9 @@
 """Where an image belongs, by its path, and which files are no images: one rule for folders, zips and photos to judge.
 
 An image belongs to the nearest folder above it that is named after a class: ``real`` or ``fake``. A folder named after
-a split above it says its official one: ``train``, ``valid`` or ``test``. People write these names in many ways
-(``0_real``, ``Training``, ``val``, ``training_fake``, ``test_set``): each word of a name must be a known one.
+a split says its official one, ``train``, ``valid`` or ``test``: the nearest above the class, or else the nearest below.
+People write these names in many ways (``0_real``, ``Training``, ``val``, ``training_fake``, ``test_set``): each word of
+a name must be a known one.
 """
 
 import re
@@ -51,12 +52,16 @@ def is_clutter(path: str) -> bool:
 def place_of(path: str) -> Place | None:
     """The place of a member of an archive, or of a path below a folder; None for what is no image of either class."""
     *folders, name = _parts(path)
-    kind = split = None
+    kind = split = below = None
     for folder in reversed(folders):
         named = _named_after(folder)
         kind = kind or next((name for name in named if name in LABELS), None)
-        split = split or next((name for name in named if name in SPLITS), None)
-    return Place(kind, split) if kind and name and not is_clutter(path) else None
+        found = next((name for name in named if name in SPLITS), None)
+        if kind:
+            split = split or found
+        else:
+            below = below or found
+    return Place(kind, split or below) if kind and name and not is_clutter(path) else None
 
 
 def _parts(path: str) -> list[str]:

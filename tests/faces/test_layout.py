@@ -16,6 +16,7 @@ from stages.faces.layout import LABELS, SPLITS, Place, is_clutter, place_of
         ("fake/test/1.jpg", Place("fake", "test")),
         ("real/fake/1.jpg", Place("fake", None)),
         ("test/train/real/1.jpg", Place("real", "train")),
+        ("train/real/Val/1.jpg", Place("real", "train")),
         ("/Valid/FAKE/1.jpg", Place("fake", "valid")),
         ("train\\real\\1.jpg", Place("real", "train")),
         ("real/no-suffix", Place("real", None)),
