@@ -22,7 +22,7 @@ from werkzeug.exceptions import ClientDisconnected, HTTPException
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from stages.errors import UserError, run
-from stages.faces.image import ImageError, decode
+from stages.faces.image import FORMATS, ImageError, decode
 from stages.photos import heatmap
 from stages.photos.answers import Answer, Judgement, answers
 from stages.photos.exported import Detector
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 class Handler(WSGIRequestHandler):
-    """A connection that is read no further after ``PATIENCE``, however slowly and endlessly something is sent."""
+    """A connection that is read until its first pause after ``PATIENCE``: no slow sender keeps its thread."""
 
     def setup(self) -> None:
         """Start the clock."""
@@ -105,7 +105,7 @@ def page(detectors: Sequence[Detector], *, only_loopback: bool) -> Flask:
     @app.post("/judge")
     def judge() -> ResponseReturnValue:
         if not (request.mimetype or "").startswith("image/"):  # which a form of another site cannot send unasked
-            return {"error": "This is not a picture. JPEG, PNG, WebP, BMP, TIFF and GIF can be read."}, 415
+            return {"error": f"This is not a picture. {', '.join(FORMATS)} can be read."}, 415
         if not room.acquire(blocking=False):
             return {"error": "Too many photos are waiting; try again in a moment."}, 503, {"Retry-After": "5"}
         try:
@@ -119,6 +119,8 @@ def page(detectors: Sequence[Detector], *, only_loopback: bool) -> Flask:
                 found = list(takewhile(lambda _: not left(), answers(photo, detectors, "auto")))
         except ClientDisconnected:
             return {"error": f"This picture did not arrive within {PATIENCE:.0f} seconds."}, 408
+        except MemoryError:
+            return {"error": "This picture takes more memory than there is."}, 507
         except ImageError as error:
             return {"error": f"This picture cannot be read: {error}."}, 422
         finally:

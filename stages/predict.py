@@ -51,14 +51,15 @@ def main() -> None:
     detectors = open_detectors(arguments.detector)
     for sentence in cautions(detectors):
         print(f"warning: {sentence}", file=sys.stderr, flush=True)
-    unread, skipped = 0, list[str]()
+    judged, unread, skipped = 0, 0, list[str]()
     encoding = None if arguments.format == "table" else "utf-8"  # a terminal's own; programs expect UTF-8
     sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")  # type: ignore[union-attr]
 
     def stream() -> Iterator[Answer]:
-        nonlocal unread
+        nonlocal judged, unread
         for photo in tqdm(photos(arguments.paths, skipped), unit="photo", disable=None, leave=False):
             for answer in answers(photo, detectors, arguments.faces):
+                judged += 1
                 unread += bool(answer.error)
                 if arguments.heatmaps and answer.judgement:
                     with publish(arguments.heatmaps / heatmap_name(answer)) as part:
@@ -71,6 +72,8 @@ def main() -> None:
     if unread:
         print(f"{unread} could not be read", file=sys.stderr)
         sys.exit(UNREAD)
+    if not judged:
+        raise UserError("no photo is there; name photos, or folders and zips that hold some")
 
 
 def add_detectors(parser: argparse.ArgumentParser) -> None:

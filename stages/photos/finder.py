@@ -47,7 +47,7 @@ def find(picture: Image.Image) -> list[Face]:
 
     The network knows upright faces; in another it may see eyes and mouth where they are not. So where it is not sure,
     it looks at the surest face, or failing one at the picture, turned by 90, 180 and 270 degrees; if it is surer of one
-    of them, the whole picture is searched so turned.
+    of them, it searches the whole picture so turned, and keeps the faces of which it is surer.
     """
     faces = search(picture)
     surest = max(faces, key=lambda face: face.confidence, default=None)
@@ -57,7 +57,8 @@ def find(picture: Image.Image) -> list[Face]:
         confidence = [_highest(search(part.transpose(turn))) for turn in TURNS]
         turn = int(np.argmax(confidence))
         if confidence[turn] > max(TURNED, _highest(search(part))):
-            faces = [_turned_back(face, turn, picture.size) for face in search(picture.transpose(TURNS[turn]))]
+            turned = [_turned_back(face, turn, picture.size) for face in search(picture.transpose(TURNS[turn]))]
+            faces = max(faces, turned, key=_highest)  # in a whole picture a face may be too small to be found
     return in_reading_order(faces)
 
 

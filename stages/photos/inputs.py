@@ -48,7 +48,7 @@ def photos(paths: Iterable[str], skipped: list[str]) -> Iterator[Photo]:
             if isinstance(source, str):
                 raise ImageError(source)
             photo = Photo(printable(name), decode(source()))
-        except (ImageError, archive.MemberError, OSError) as error:
+        except (ImageError, archive.MemberError, OSError, MemoryError) as error:
             photo = Photo(printable(name), None, printable(_why(error)))
         yield photo
 
@@ -87,15 +87,16 @@ def _of_glob(pattern: Path, skipped: list[str]) -> Iterator[Entry]:
         return
     if not found:
         yield str(pattern), "matches no file"
+    hidden_too = any(part.startswith(".") for part in pattern.parts[first:])  # asked for
     for path in sorted(found):
-        if is_clutter(path.relative_to(folder).as_posix()):
+        if not hidden_too and is_clutter(path.relative_to(folder).as_posix()):
             skipped.append(str(path))
         elif found.isdisjoint(path.parents):  # else it comes with a folder
             yield from _of_path(path, skipped)
 
 
 def _of_path(named: Path, skipped: list[str]) -> Iterator[Entry]:
-    """A file, or those of a folder, wherever links lead; what several lead to is looked at once, so that loops end."""
+    """A file, or those of a folder, following links; a folder that several lead to is read once, so that loops end."""
     waiting, seen = [named], set[str]()  # no recursion, as a tree may be deeper than Python allows
     while waiting:
         path = waiting.pop()
@@ -157,6 +158,8 @@ def _of_zip(path: Path, skipped: list[str]) -> Iterator[Entry]:
 
 
 def _why(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "memory ran out"
     if isinstance(error, FileNotFoundError):
         return "no such file"
     return (error.strerror or str(error)).lower() if isinstance(error, OSError) else str(error)
