@@ -17,7 +17,6 @@ away costs one request, 12 s at most; a slow one needs a larger ``MLFLOW_HTTP_RE
 stage that mirrors longer than two minutes; what is not sent by then waits for ``make track``.
 """
 
-import errno
 import json
 import logging
 import os
@@ -31,11 +30,14 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import product
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from stages.errors import UserError
+from filelock import FileLock
+
+from stages.errors import UserError, disk_is_full
 from stages.files import project_root, read_json, sha256
 from stages.params import Params
 from stages.tracking import registry
@@ -74,8 +76,9 @@ def mirror(params: Params) -> None:
 
     before = signal.signal(signal.SIGALRM, give_up)
     try:
-        signal.setitimer(signal.ITIMER_REAL, PATIENCE, 10)  # and again: a library may take it for an error of its own
-        send(params)
+        with _turn():  # the turns of others do not count
+            signal.setitimer(signal.ITIMER_REAL, PATIENCE, 10)  # and again: a library may take it for its own error
+            send(params)
     except (UserError, TimeoutError) as error:
         print(f"warning: {error}", file=sys.stderr)
     finally:
@@ -153,21 +156,23 @@ def without_secrets(text: str) -> str:
     return re.sub(r"\?\S+", "?…", re.sub(r"//[^/\s:@]*(:\S*)?@", "//", text))
 
 
-def reason(error: BaseException) -> str:
+def reason(error: Exception) -> str:
     """What went wrong, short: where the system refused (a connection, a file), what it said, else the first line."""
+    from mlflow.exceptions import MlflowException
+
     last, cause = error, error.__cause__ or error.__context__
     while cause:
         last = cause if isinstance(cause, OSError) else last
         cause = cause.__cause__ or cause.__context__
-    if os.strerror(errno.ENOSPC) in f"{error} {last}":  # MLflow says that it was downloading, for it packs a model so
-        place = tempfile.gettempdir()
-        return f"the disk of {place} or of the project is full: free some space, or name another folder as TMPDIR"
-    lines = without_secrets(str(last)).strip().splitlines() or [type(last).__name__]
-    return textwrap.shorten(lines[0], 200, placeholder=" …")
+    if disk_is_full(error) or disk_is_full(last):  # MLflow says that it was downloading, for it packs a model so
+        return f"a disk is full: that of {tempfile.gettempdir()} (TMPDIR names another), of the project, or of MLflow"
+    lines = without_secrets(str(last)).strip().splitlines() or [""]
+    kind = "" if lines[0] and isinstance(last, (OSError, MlflowException)) else f"{type(last).__name__}: "
+    return textwrap.shorten(f"{kind}{lines[0]}", 200, placeholder=" …")
 
 
 def quieten_mlflow() -> None:
-    """Short waits, no chatter amid a stage's output; what the user has set stays. Imports MLflow."""
+    """Short waits, no chatter amid a stage's output; what the user has set stays. Call it before MLflow is imported."""
     for name, value in {
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "12",  # s; MLflow's own is 120
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # MLflow's own is 7, 4 minutes in all; `make track` is our retry
@@ -189,12 +194,9 @@ def _send_all(
     uri: str, found: list[Detector], winner: Detector | None, params: Params, *, promote: bool
 ) -> Iterator[str]:
     """Bring the runs of the detectors up to date, one by one, then register the winner; yield what came of each."""
-    from filelock import FileLock
     from mlflow import MlflowClient
 
-    lock = project_root() / ".scratch/tracking.lock"  # experiments that DVC runs side by side have runs in common
-    lock.parent.mkdir(exist_ok=True)
-    with FileLock(lock):
+    with _turn():
         client = MlflowClient(uri)
         experiment = _experiment(client, params.tracking.experiment, uri)
         for detector in found:
@@ -202,6 +204,13 @@ def _send_all(
         if winner:
             model = _model(client, _run(client, experiment, winner), winner)
             yield registry.register(client, params.tracking.experiment, winner, model, promote=promote)
+
+
+def _turn() -> FileLock:
+    """A lock that whoever sends holds: experiments that DVC runs side by side have runs in common."""
+    lock = project_root() / ".scratch/tracking.lock"
+    lock.parent.mkdir(exist_ok=True)
+    return FileLock(lock, is_singleton=True)  # a process may take it twice
 
 
 def _experiment(client: Any, name: str, uri: str) -> str:
@@ -213,18 +222,20 @@ def _experiment(client: Any, name: str, uri: str) -> str:
         lambda: client.create_experiment(name, None if is_server else artifacts.as_uri()),
     )
     if uri == _own_database() and artifacts.is_dir():
-        _follow(experiment.artifact_location, artifacts.as_uri())
+        _follow(artifacts.as_uri())
     return str(experiment.experiment_id)
 
 
-def _follow(before: str, now: str) -> None:
+def _follow(now: str) -> None:
     """Where the project was moved or copied, tell its database: it holds the place of every artifact in full."""
-    if before == now or not before.startswith("file:") or not before.endswith("/mlartifacts"):
-        return
+    elsewhere = "artifact_location LIKE 'file:%/mlartifacts' AND artifact_location != ?"
     with closing(sqlite3.connect(project_root() / "mlflow.db")) as database, database:
-        for table, column in PLACES:
+        places = database.execute(f"SELECT DISTINCT artifact_location FROM experiments WHERE {elsewhere}", [now])
+        moved = [before for (before,) in places]
+        for before, (table, column) in product(moved, PLACES):
             database.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (before, now))
-    print("MLflow: the project lies elsewhere now; its runs and models follow")
+    if moved:
+        print("MLflow: the project lies elsewhere now; its runs and models follow")
 
 
 def _send_detector(client: Any, experiment: str, detector: Detector, params: Params) -> str:

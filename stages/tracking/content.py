@@ -176,7 +176,7 @@ def _git(*arguments: str) -> str | None:
 
 
 def parameters(detector: Detector, params: Params) -> dict[str, str]:
-    """What a detector was made with, flat, under the same names for all, and what is of fine-tuning alone."""
+    """What a detector was made with, flat: the same names for every detector, and fine-tuning's own."""
     finetune = params.detectors[detector.model].finetune  # type: ignore[index]
     values = {
         "model": detector.model,
@@ -193,8 +193,7 @@ def parameters(detector: Detector, params: Params) -> dict[str, str]:
         "features_spread": params.features.spread,
         "features_magnify": params.features.magnify,
         **{f"augment_{kind}": share for kind, share in params.augment.model_dump().items()},
-        "seed": params.training.seed,
-        **(finetune.model_dump() if detector.phase == "finetune" else {}),
+        **({"seed": params.training.seed, **finetune.model_dump()} if detector.phase == "finetune" else {}),
     }
     return {name: str(value) for name, value in values.items()}
 

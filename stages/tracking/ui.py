@@ -23,7 +23,8 @@ def main() -> None:
         print(f"open {without_secrets(uri).rstrip('/')}/{view}")
         return
     try:
-        socket.create_server(("127.0.0.1", port)).close()
+        with socket.create_server(("127.0.0.1", port)) as free:
+            port = free.getsockname()[1]  # of 0, any free one
     except (OSError, OverflowError):
         raise UserError(f"cannot listen on port {port}; free it or choose another: make ui PORT=5001") from None
     server = subprocess.Popen(
