@@ -230,9 +230,10 @@ def main() -> None:
     pairs = differences(same_images(detectors), table, params.evaluate)
     elsewhere = cross_generator(detectors)
     in_order = [name for name, _, _ in detectors_of(params.models)]
+    fine_tuned = [name for name, _, phase in detectors_of(params.models) if phase == "finetune"]
     as_it_is: Any = {"dtype": str, "keep_default_na": False}
     tables = {name: overlaid(name, in_order, **as_it_is) for name in OVERLAID}
-    tables["history"] = overlaid("history", [name for name in in_order if name.endswith("-finetune")], **as_it_is)
+    tables["history"] = overlaid("history", fine_tuned, **as_it_is)
     tables |= {"leaderboard": table[SHOWN], "differences": pairs, "cross_generator": elsewhere}
 
     champion, lead = table.to_dict("records")[0], pairs.to_dict("records")[0]

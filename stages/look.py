@@ -38,13 +38,13 @@ def main() -> None:
 def look(record: Path, named: str | None, files: Callable[[Path], Iterable[str]]) -> None:
     """Write at ``record`` what the files are like below the path that params.yaml names; nothing, if it names none."""
     path = user_path(named or "")
-    if named and path.exists():
-        found = sorted((file, (path / file).stat()) for file in files(path))
-        seen = digest([(file, stat.st_size, stat.st_mtime_ns) for file, stat in found])
-        write_json(record, {"files": len(found), "seen": seen})
+    found = sorted((file, (path / file).stat()) for file in files(path)) if named and path.exists() else []
+    if found:
+        fingerprint = digest([(file, stat.st_size, stat.st_mtime_ns) for file, stat in found])
+        write_json(record, {"files": len(found), "fingerprint": fingerprint})
         print(f"{record}: {len(found):,} files in {path}")
     elif named and record.exists():
-        print(f"{path} is not there, so what is known of it stays")
+        print(f"{path} is not there, or has no such files, so what is known of it stays")
     else:
         write_json(record, {})
 

@@ -286,7 +286,7 @@ class Params(Section):
             )
         if self.data.source != "folder" and self.data.folder.path:
             raise ValueError(
-                f"data.folder.path is set, but data.source is {self.data.source}; set data.source to folder"
+                f"data.folder.path is set, but data.source is {self.data.source}; empty it, or make that folder"
             )
         if len({name.lower() for name in self.external}) < len(self.external):
             raise ValueError(
@@ -385,7 +385,7 @@ def _short(value: Any) -> str:
 def main() -> None:
     """Check params.yaml."""
     params = load()
-    detectors = len(params.models) * 2
+    detectors = len(detectors_of(params.models))
     models = ", ".join(params.models)
     print(f"params.yaml is sound: {detectors} detectors ({models}; baseline and finetune) on {params.data.source}")
 

@@ -47,7 +47,7 @@ def measure() -> Iterator[Result]:
         "seconds": {"ours": [round(s, 1) for s in seconds], "notebooks": round(theirs[0], 1)},
         "val_accuracy": {"ours": accuracies, "notebooks": theirs[1]},
     }
-    what = "baseline phase, 10 epochs: ours / frozen backbone in every epoch"
+    what = "baseline: a head solved on features / ten epochs through the frozen backbone"
     yield Result("baseline", what, over([theirs[0]] * ROUNDS, seconds), 8, details=details)
     what = "validation accuracy of the baselines, ours / theirs"
     yield Result("baseline.accuracy", what, over(accuracies, [theirs[1]] * ROUNDS), 1, details=details)

@@ -1,4 +1,4 @@
-"""Memory: the peak of stage `features` and of steps of fine-tuning, with 20,000 images against 2,000.
+"""Memory: the peak of stage `baseline` and of steps of fine-tuning, with 20,000 images against 2,000.
 
 The shards hold the training faces of 256 px (25 kB each) again and again. They are brought to 32 px, so that the
 networks are quick: what could grow with the number of images (reading, shuffling, results) holds encoded bytes and

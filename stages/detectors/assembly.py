@@ -44,8 +44,7 @@ def pooled_features(module: BackboneModule, backbone: "keras.Model") -> "keras.M
 def head(mean: NDArray[np.float64], variance: NDArray[np.float64]) -> "keras.Model":
     """Pooled features (n, width) to one logit: standardised by ``mean`` and ``variance`` (width,), then a linear layer.
 
-    Standardising puts any backbone's features on one scale, so that one learning rate fits all, random weights too.
-    The layer starts from nothing: of thousands of features, random weights would outlive a short training as noise.
+    The layer is zero until its weights are set.
     """
     standardise = keras.layers.Normalization(
         mean=mean.tolist(), variance=variance.tolist(), dtype="float32", name="standardise"
@@ -54,7 +53,11 @@ def head(mean: NDArray[np.float64], variance: NDArray[np.float64]) -> "keras.Mod
 
 
 def trainable_head(width: int) -> "keras.Model":
-    """A head for features that still change: it standardises by the batch's own mean and variance."""
+    """A head for features that still change: it standardises by the batch's own mean and variance.
+
+    So any backbone's features are on one scale, and one learning rate fits all. The layer starts from nothing: of
+    thousands of features, random weights would outlive a short training as noise.
+    """
     return _head(width, keras.layers.BatchNormalization(center=False, scale=False, dtype="float32", name="standardise"))
 
 

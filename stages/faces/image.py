@@ -28,7 +28,7 @@ UNREAD = {  # formats that people have all the same, by how their files begin
     "JPEG XL": re.compile(rb"\0\0\0\x0cJXL |\xff\x0a"),
 }
 JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
-MAX_PIXELS = 65_000_000  # a phone's largest photograph, 9248 × 6936
+MAX_PIXELS = 65_000_000  # a phone's photograph of 64 megapixels, 9248 × 6936
 PEAK_BYTES = 17 * MAX_PIXELS  # 1.1 GB, what decoding a WebP takes at most; an AVIF takes 10 a pixel, the others 8
 MAX_SCANS = 100  # of a JPEG; a progressive one has about ten, and each takes as long as a whole baseline one
 BAND = 2**15  # px turned into RGB at a time: few enough for the cache
