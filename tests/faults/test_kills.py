@@ -21,6 +21,7 @@ from ruamel.yaml import YAML
 
 from tests.clones import call, clone, environment
 
+ONE_THREAD = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}  # so sums repeat bit for bit on a CPU
 KILLS = int(os.environ.get("KILLS", "0"))
 LONGEST = 15.0  # s between two kills: a few stages, or the start of TensorFlow and some training
 pytestmark = pytest.mark.skipif(not KILLS, reason="set KILLS=100, or type `make faults`: it takes some 25 minutes")
@@ -53,13 +54,18 @@ def stage_of(process: psutil.Process) -> str | None:
     return next((word.removeprefix("stages.") for word in command if word.startswith("stages.")), None)
 
 
+def repro(project: Path) -> None:
+    """Run the pipeline, undisturbed."""
+    call(project, "env", *(f"{name}={value}" for name, value in ONE_THREAD.items()), "dvc", "repro")
+
+
 def disturb(project: Path, moments: random.Random, killed: Counter[str]) -> None:
     """Run the pipeline to its end, and kill its stage, or DVC, as often as it does not get there in time."""
     while sum(killed.values()) < KILLS:
         dvc = subprocess.Popen(
             [sys.executable, "-m", "dvc", "repro"],
             cwd=project,
-            env=environment(),
+            env=environment() | ONE_THREAD,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -78,13 +84,13 @@ def disturb(project: Path, moments: random.Random, killed: Counter[str]) -> None
             dvc.communicate()
             _, outlived = psutil.wait_procs(below, timeout=10)
             assert not outlived, "a stage or one of its workers outlived DVC"
-    call(project, "dvc", "repro")
+    repro(project)
 
 
 def test_the_run_that_is_left_alone_ends_as_if_it_had_never_been_killed(tmp_path: Path) -> None:
     started = time.monotonic()
     undisturbed = fresh(tmp_path / "undisturbed")
-    call(undisturbed, "dvc", "repro")
+    repro(undisturbed)
     alone = time.monotonic() - started
     wanted, moments, killed, runs = figures(undisturbed), random.Random(20), Counter[str](), 0
     started = time.monotonic()
