@@ -28,7 +28,7 @@ from rich.table import Table
 from statsmodels.stats.multitest import multipletests
 
 from stages.errors import UserError, run
-from stages.files import publish, read_json, write_json
+from stages.files import publish, read_json, reading, write_json
 from stages.params import Evaluate, Model, detectors_of, load
 from stages.reporting import findings, worth
 from stages.scoring import drawing, figures, intervals
@@ -164,18 +164,16 @@ def cross_generator(detectors: list[str]) -> pd.DataFrame:
     return table[["set", "detector", *CROSS]].iloc[np.argsort(order.codes, kind="stable")]
 
 
-def overlaid(table: str, detectors: Sequence[str], **reading: Any) -> pd.DataFrame:
+def overlaid(table: str, detectors: Sequence[str], **options: Any) -> pd.DataFrame:
     """A table of every detector, one below the other; the column ``detector`` tells whose.
 
-    ``reading`` is for ``pandas.read_csv``. Raises :class:`UserError` where a detector has no such table.
+    ``options`` are for ``pandas.read_csv``. Raises :class:`UserError` where a detector has no such table.
     """
     rows: list[pd.DataFrame] = []
     for name in detectors:
         path = f"plots/detectors/{name}/{table}.csv"
-        try:
-            rows.append(pd.read_csv(path, **reading).assign(detector=name))
-        except FileNotFoundError:
-            raise UserError(f"{path} is missing; make it with `dvc repro`") from None
+        with reading(path):
+            rows.append(pd.read_csv(path, **options).assign(detector=name))
     return pd.concat(rows, ignore_index=True)
 
 
