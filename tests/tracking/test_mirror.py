@@ -70,6 +70,15 @@ def artifacts(client: Any, run: Any, folder: str | None = None) -> set[str]:
     return found
 
 
+def warning(capsys: pytest.CaptureFixture[str]) -> str:
+    """What was printed: one line, a warning."""
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("warning: ")
+    assert len(printed.err.splitlines()) == 1
+    return printed.err
+
+
 def test_the_command_makes_one_complete_run_a_detector(written: Path, tmp_path: Path) -> None:
     """From nothing: no database yet, nothing set, as `make track` is first run."""
     folder = tmp_path / "odd?name #1 of 100%41"
@@ -351,11 +360,8 @@ def test_whatever_is_wrong_costs_the_pipeline_a_warning_only(
     else:
         shutil.rmtree("plots")
     tracking.mirror(params)
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert printed.err.startswith("warning: ")
-    assert ("file is not a database" if database else "there is no detector to track yet") in printed.err
-    assert len(printed.err.splitlines()) == 1
+    said = warning(capsys)
+    assert ("file is not a database" if database else "there is no detector to track yet") in said
 
 
 @pytest.mark.parametrize(
@@ -459,10 +465,8 @@ def test_a_hanging_server_costs_one_request(
         silent.accept()[0].close()
         with pytest.raises(BlockingIOError):  # nobody else is waiting
             silent.accept()
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert printed.err.startswith("warning: MLflow at http://127.0.0.1")
-    assert len(printed.err.splitlines()) == 1
+    said = warning(capsys)
+    assert said.startswith("warning: MLflow at http://127.0.0.1")
 
 
 @pytest.mark.parametrize(
@@ -497,11 +501,9 @@ def test_a_server_that_refuses_or_answers_nonsense_costs_a_sentence(
         tracking.mirror(params)
         with pytest.raises(UserError, match="`make track`"):
             tracking.send(params)
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert len(printed.err.splitlines()) == 1
-    assert f"MLflow at {uri} did not take resnet50-baseline, resnet50-finetune, the registr" in printed.err
-    assert reason in printed.err
+    said = warning(capsys)
+    assert f"MLflow at {uri} did not take resnet50-baseline, resnet50-finetune, the registr" in said
+    assert reason in said
 
 
 def test_a_database_that_is_away_is_tried_once(
@@ -510,10 +512,8 @@ def test_a_database_that_is_away_is_tried_once(
     monkeypatch.setattr("time.sleep", lambda _: pytest.fail("waits"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}")
     tracking.mirror(params)
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert "unable to open database file" in printed.err
-    assert len(printed.err.splitlines()) == 1
+    said = warning(capsys)
+    assert "unable to open database file" in said
 
 
 def test_a_server_that_is_too_slow_keeps_no_stage_waiting(
@@ -524,10 +524,8 @@ def test_a_server_that_is_too_slow_keeps_no_stage_waiting(
     with closing(socket.create_server(("127.0.0.1", 0))) as silent:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
         tracking.mirror(params)
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert "MLflow took longer than 0.5 s" in printed.err
-    assert len(printed.err.splitlines()) == 1
+    said = warning(capsys)
+    assert "MLflow took longer than 0.5 s" in said
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     tracking.send(params)
     assert set(runs(mlflow_client())) == set(DETECTORS[:2])
@@ -549,10 +547,8 @@ def test_a_server_that_dies_half_way_gets_the_rest_later(
     with monkeypatch.context() as patch:
         patch.setattr(MlflowClient, "log_model_artifacts", kill_before_the_second)
         tracking.mirror(params)
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert f"MLflow at {server.uri} did not take resnet50-finetune, the registration of the winner (" in printed.err
-    assert len(printed.err.splitlines()) == 1
+    said = warning(capsys)
+    assert f"MLflow at {server.uri} did not take resnet50-finetune, the registration of the winner (" in said
 
     server.start()
     tracking.mirror(params)
