@@ -1,11 +1,11 @@
 """The baseline phase: features once and a head solved for them, against a frozen backbone run anew in every epoch.
 
-DenseNet121, 420 faces to train on and 120 to validate on, whole, 256 px, ten epochs of batches of 32. Both sides are in
-this process, from reading the weights to the saved detector:
+DenseNet121, 420 faces to train on and 120 to validate on, whole, 256 px, in batches of 32. Both sides are in this
+process, from reading the weights to the saved detector:
 
 - ``ours``: stage `baseline`.
 - ``notebooks``: the backbone with ``trainable = False``, dropout and a sigmoid on top, pixels / 255, mirrored by
-  ``ImageDataGenerator``, ``fit`` with Adam at the same rate. Once, since it takes ten passes of what ours takes one of.
+  ``ImageDataGenerator``, ten epochs of ``fit`` with Adam. Once, since it takes ten passes of what ours takes one of.
 
 The second result compares the validation accuracies. With random weights they mean nothing.
 """
