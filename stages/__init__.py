@@ -6,7 +6,7 @@ the stages above them and meet only through arrays, paths and dataclasses.
 
 =================  ====================================================================================================
 stages/            one module a stage, in the order of the data: ``params``, ``look``, ``download``, ``weights``,
-                   ``index``, ``split``, ``preprocess``, ``external``, ``baseline``, ``finetune``, ``score``,
+                   ``index``, ``audit``, ``split``, ``preprocess``, ``baseline``, ``finetune``, ``score``,
                    ``evaluate``, ``explain``, ``compare``, ``report``, ``export``; ``preset``, ``predict`` and ``demo``
                    are commands for people
 stages/sources/    where faces come from: our own sample, a folder, Kaggle

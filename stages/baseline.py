@@ -4,7 +4,8 @@ The backbone runs once over the training and validation faces; its pooled output
 linear discriminant (:mod:`stages.detectors.discriminant`). Faces are whole: a head of the features of crops is worse on
 whole faces, whose borders convolutions see otherwise.
 
-Reads ``data/shards/`` and ``data/weights/M.weights.h5``; writes ``data/features/M/`` (:mod:`stages.detectors.rows`),
+Reads the training and validation faces in ``data/shards/`` that ``data/training.json`` lists and
+``data/weights/M.weights.h5``; writes ``data/features/M/`` (:mod:`stages.detectors.rows`),
 ``data/models/M-baseline.keras`` and the training record beside it.
 """
 
@@ -23,7 +24,6 @@ from stages.files import publish, read_json
 from stages.params import Model, Params, load
 from stages.scoring import figures
 
-SHARDS = Path("data/shards")
 SPLITS = ("train", "valid")
 
 
@@ -71,13 +71,12 @@ def main() -> None:
 
 def extract(forward: Network, width: int, folder: Path, split: str, params: Params) -> None:
     """Write the features and labels of a split, batch after batch, straight to disk."""
-    images = int(shards.summary(SHARDS, split)["images"])
+    folders = shards.training(split)
+    images = shards.counts(folders)["images"]
     features, labels = rows.create(folder, split, images, width)
     row = 0
     with tqdm(total=images, desc=f"features of {split}", unit="image", disable=None) as progress:
-        for faces, classes, _ in shards.faces(
-            SHARDS, split, size=params.image.size, batch_size=params.features.batch_size
-        ):
+        for faces, classes, _ in shards.faces(folders, size=params.image.size, batch_size=params.features.batch_size):
             features[row : row + len(faces)] = forward(faces)
             labels[row : row + len(faces)] = classes
             row += len(faces)

@@ -8,7 +8,8 @@ would flatter it. All figures shown are of the test images. Writes
 - ``data/leaderboard.json``, ``plots/leaderboard.csv`` and ``plots/leaderboard.png``; ``metrics/champion.json``, the
   champion's headline, for DVC's tables;
 - ``plots/differences.csv``: every pair of detectors, and whether their difference is real;
-- ``plots/cross_generator.csv``: all detectors on the test images and on other people's faces;
+- ``plots/cross_generator.csv``: all detectors on the test images of what they learned from and of each set, seen or
+not;
 - ``plots/TABLE.csv`` for the tables of ``OVERLAID``: all detectors' in one, for the figures that lay them over each
   other;
 - ``data/champion.keras``, a copy of the best detector. Being DVC's, it is absent from a fresh clone: so the stage runs
@@ -54,7 +55,7 @@ CROSS = [
     *["n_real", "n_fake"],
     *[
         f"{figure}{end}"
-        for figure in ("roc_auc", "recall_fake", "false_positive_rate")
+        for figure in ("roc_auc", "recall_fake", "false_positive_rate", "tpr_at_fpr_5pct", "fpr_at_fpr_5pct")
         for end in ("", "_low", "_high")
     ],
     *["average_precision", "accuracy", "eer", "answered", "wrong_when_answered", "ece", "brier"],
@@ -159,9 +160,9 @@ def others(pairs: pd.DataFrame) -> str:
 
 def cross_generator(detectors: list[str]) -> pd.DataFrame:
     """The figures of every detector on every set, a row each, the test images first."""
-    table = overlaid("external", detectors)
+    table = overlaid("sets", detectors)
     order = pd.Categorical(table["set"], table["set"].unique(), ordered=True)
-    return table[["set", "detector", *CROSS]].iloc[np.argsort(order.codes, kind="stable")]
+    return table[["set", "generator", "seen", "detector", *CROSS]].iloc[np.argsort(order.codes, kind="stable")]
 
 
 def overlaid(table: str, detectors: Sequence[str], **options: Any) -> pd.DataFrame:
@@ -201,15 +202,16 @@ def show(table: pd.DataFrame, confidence: float) -> None:
 
 
 def show_elsewhere(table: pd.DataFrame, confidence: float) -> None:
-    """Print what the detectors are worth on other people's faces, if there are any."""
+    """Print what the detectors are worth on each set, if there are several."""
     if table["set"].nunique() == 1:
         return
     board = empty_board(
-        f"At the same thresholds, on other people's faces, with {confidence * 100:g} % intervals",
+        f"Set by set at the same thresholds, with {confidence * 100:g} % intervals",
         ("Set (real/fake)", "AUC", "Fakes found", "False alarms"),
     )
     for name, rows in table.groupby("set", sort=False):
-        board.add_row(f"{name} ({rows['n_real'].iloc[0]}/{rows['n_fake'].iloc[0]})", style="bold")
+        learned = "" if rows["seen"].iloc[0] else ", unseen"
+        board.add_row(f"{name} ({rows['n_real'].iloc[0]}/{rows['n_fake'].iloc[0]}{learned})", style="bold")
         for row in rows.to_dict("records"):
             cells = (
                 f"{row[f]:.2f} ({row[f'{f}_low']:.2f}–{row[f'{f}_high']:.2f})" if pd.notna(row[f]) else "–"
@@ -255,7 +257,9 @@ def main() -> None:
     with publish(CHAMPION) as part:
         shutil.copyfile(f"data/models/{champion['detector']}.keras", part)
 
-    if caution := worth.caution(params.data.source, champion["weights"]):
+    if caution := worth.caution(
+        worth.source(params.sets[name].source for name in params.training_sets), champion["weights"]
+    ):
         print(caution.sentence)
     show(table, confidence)
     print(sentence(lead, confidence), others(pairs))

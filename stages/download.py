@@ -1,7 +1,7 @@
-"""Stage `download`: one archive of faces, whatever the source.
+"""Stage `download`: one archive of the faces of a set, whatever its source.
 
-Reads the parameters ``data.source`` and the section of that source. Writes ``data/raw/faces.zip`` and
-``data/raw/source.json``, which says where the archive came from, what is in it and its SHA-256.
+Reads the parameters ``sets.NAME``. Writes ``data/raw/NAME.zip`` and ``data/raw/NAME.json``, which says where the
+archive came from, what is in it and its SHA-256.
 """
 
 from pathlib import Path
@@ -9,44 +9,50 @@ from typing import Any
 
 from stages.errors import run
 from stages.files import project_root, publish, sha256, user_path, write_json
-from stages.params import Data, load
+from stages.params import Params, load, set_argument
 
-ARCHIVE = Path("data/raw/faces.zip")
-SOURCE = Path("data/raw/source.json")
+RAW = Path("data/raw")
 
 
-def fetch(data: Data, archive: Path) -> dict[str, Any]:
-    """Write the archive of the chosen source at ``archive``; return its provenance.
+def fetch(name: str, params: Params, archive: Path) -> dict[str, Any]:
+    """Write the archive of a set at ``archive``; return its provenance.
 
     A source is imported only when it is chosen: each needs other, slow libraries.
     """
-    if data.source == "sample":
+    chosen = params.sets[name]
+    if chosen.source == "sample":
         from stages.sources import sample
 
-        return sample.fetch(data.sample.faces_per_class, data.sample.size, data.sample.seed, archive)
-    if data.source == "folder":
+        assert chosen.sample, "stages.params refuses an empty section"
+        return sample.fetch(chosen.sample.faces_per_class, chosen.sample.size, chosen.sample.seed, archive)
+    both = params.training_sets == [name]  # or another set may have the other class
+    if chosen.source == "folder":
         from stages.sources import folder
 
-        assert data.folder.path, "stages.params refuses an empty path"
-        return folder.fetch(user_path(data.folder.path), archive)
+        assert chosen.path, "stages.params refuses an empty path"
+        return folder.fetch(user_path(chosen.path), archive, key=f"sets.{name}.path", both=both)
     from stages.sources import kaggle
 
     # DVC deletes a stage's outputs before it runs the stage, so what took hours to come is kept outside of them.
-    keep = project_root() / ".scratch" / "kaggle" / data.kaggle.dataset.replace("/", "--")
-    return kaggle.fetch(data.kaggle.dataset, data.kaggle.sha256, archive, keep)
+    assert chosen.dataset, "stages.params refuses an empty name"
+    keep = project_root() / ".scratch" / "kaggle" / chosen.dataset.replace("/", "--")
+    return kaggle.fetch(chosen.dataset, chosen.sha256, archive, keep, both=both)
 
 
 def main() -> None:
-    """Fetch the archive, publish it and its provenance."""
-    data = load().data
-    with publish(ARCHIVE) as archive:
-        provenance = fetch(data, archive)
-        record = {"source": data.source, "bytes": archive.stat().st_size, **provenance}
+    """Fetch the archive of a set, publish it and its provenance."""
+    name = set_argument(main.__doc__)
+    params = load()
+    chosen, path = params.sets[name], RAW / f"{name}.zip"
+    with publish(path) as archive:
+        provenance = fetch(name, params, archive)
+        record = {"source": chosen.source, "bytes": archive.stat().st_size, **provenance}
         if "sha256" not in record:
             record["sha256"] = sha256(archive)
-    write_json(SOURCE, record)
+    record |= {key: value for key in ("generator", "licence") if (value := getattr(chosen, key))}
+    write_json(RAW / f"{name}.json", record)
     size = f"{record['bytes'] / 1e6:,.1f} MB"
-    print(f"{ARCHIVE}: {record['images']:,} images from {data.source}, {size}, sha256 {record['sha256'][:12]}…")
+    print(f"{path}: {record['images']:,} images from {chosen.source}, {size}, sha256 {record['sha256'][:12]}…")
     if skipped := ", ".join(f"{count:,} {what}" for what, count in record.get("skipped", {}).items()):
         print(f"skipped: {skipped}")
     if licence := record.get("licence"):

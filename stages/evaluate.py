@@ -10,7 +10,7 @@ thresholds, the calibration) is chosen on the validation images; every figure is
   ``confusion.csv``, ``report.csv`` (per class), ``operating_points.csv``, ``answers.csv`` (real, uncertain, fake) and
   ``reliability.csv``;
 - there too, one row a condition with all figures and intervals: ``robustness.csv`` (corrupted test images) and
-  ``external.csv`` (the test images, then other people's faces).
+  ``sets.csv`` (the test images of what it learned from, together, then the test images of each set).
 
 Takes seconds; no TensorFlow.
 """
@@ -25,8 +25,9 @@ import numpy as np
 import pandas as pd
 
 from stages.errors import run
+from stages.faces.layout import LABELS
 from stages.files import publish, read_json, write_json
-from stages.params import Evaluate, detector_argument, load
+from stages.params import Evaluate, Params, detector_argument, load
 from stages.scoring import calibration, curves, figures, intervals, scores, thresholds
 from stages.scoring.calibration import Calibration
 from stages.scoring.scores import Scores
@@ -53,12 +54,12 @@ FIGURES = [
 FALSE_POSITIVE_RATES = {"FPR 5 %": 0.05, "FPR 1 %": 0.01, "FPR 0.1 %": 0.001}
 
 
-def figures_of(images: Scores, reading: Calibration, strict: float, params: Evaluate) -> dict[str, float]:
+def figures_of(images: Scores, reading: Calibration, cuts: dict[str, float], params: Evaluate) -> dict[str, float]:
     """All figures of some images, with intervals; NaN where a class that one needs is missing.
 
     ``accuracy``, ``recall_real``, ``recall_fake``, ``precision_fake`` and ``f1_fake`` are at the validation threshold.
-    ``tpr_at_fpr_1pct`` is the recall of fakes, and ``fpr_at_fpr_1pct`` the share of reals called fake, at ``strict``,
-    the threshold for 1 % of the validation reals. ``answered``: the share that is not "uncertain";
+    ``tpr_at_fpr_1pct`` is the recall of fakes, and ``fpr_at_fpr_1pct`` the share of reals called fake, at the threshold
+    of ``cuts`` for 1 % of the validation reals; so for 5 %. ``answered``: the share that is not "uncertain";
     ``wrong_when_answered``: the share of those that is mistaken. ``ece`` and ``brier`` are of the calibrated
     probability, ``ece_raw`` of the score as it is.
     """
@@ -85,8 +86,12 @@ def figures_of(images: Scores, reading: Calibration, strict: float, params: Eval
         "precision_fake": by_class["fake"]["precision"],
         "f1_fake": by_class["fake"]["f1"],
         "eer": figures.equal_error_rate(label, score),
-        **share("tpr_at_fpr_1pct", score[fake] >= strict, params),
-        **share("fpr_at_fpr_1pct", score[real] >= strict, params),
+        **{
+            key: value
+            for rate, cut in cuts.items()
+            for kind, of in (("tpr", fake), ("fpr", real))
+            for key, value in share(f"{kind}_at_fpr_{rate}", score[of] >= cut, params).items()
+        },
         **share("answered", answered, params),
         **share("wrong_when_answered", (verdict != np.where(fake, "fake", "real"))[answered], params),
         "ece": figures.expected_calibration_error(label, probability),
@@ -151,12 +156,19 @@ def robustness(path: Path, test: Scores, *rest: Any) -> Iterator[dict[str, Any]]
             yield named | figures_of(images, *rest)
 
 
-def external(path: Path, test: Scores, *rest: Any) -> Iterator[dict[str, Any]]:
-    """``set`` and the figures: the test images, then each external set."""
-    yield {"set": "test", **figures_of(test, *rest)}
-    for split, _ in scores.conditions(path):
-        if split.startswith("external/"):
-            yield {"set": split.removeprefix("external/"), **figures_of(scores.read(path, split), *rest)}
+def of_sets(path: Path, test: Scores, params: Params, *rest: Any) -> Iterator[dict[str, Any]]:
+    """``set``, ``generator``, ``seen`` and the figures: of all test images, then of those of each set.
+
+    ``seen``: whether the detector learned from fakes of the set, or from its reals, where it has no fakes. A single set
+    that it learned from is the test images already.
+    """
+    yield {"set": "test", "generator": None, "seen": True, **figures_of(test, *rest)}
+    for name, one in params.sets.items():
+        images = scores.read_set(path, name)
+        if len(images.label) and not np.array_equal(images.member, test.member):
+            kind = "fake" if (images.label == LABELS["fake"]).any() else "real"
+            named = {"set": name, "generator": one.generator, "seen": kind not in params.unseen(name)}
+            yield named | figures_of(images, *rest)
 
 
 def measured(reading: Calibration, test: dict[str, Any]) -> Calibration:
@@ -172,7 +184,8 @@ def measured(reading: Calibration, test: dict[str, Any]) -> Calibration:
 def main() -> None:
     """Evaluate one detector."""
     name = detector_argument(main.__doc__)
-    params = load().evaluate
+    settings = load()
+    params = settings.evaluate
 
     path = Path(f"data/scores/{name}.parquet")
     valid, test = scores.read(path, "valid"), scores.read(path, "test")
@@ -181,8 +194,8 @@ def main() -> None:
     threshold = thresholds.best_balanced(valid.label, valid.score)
     reading = calibration.fit(valid.label, valid.logit, threshold, params.max_error)
     points = operating_points(valid, test, threshold, params)
-    strict = float(points.set_index("point")["threshold"]["FPR 1 %"])
-    elsewhere = list(external(path, test, reading, strict, params))
+    cuts = {rate: float(points.set_index("point")["threshold"][f"FPR {rate[0]} %"]) for rate in ("5pct", "1pct")}
+    sets = list(of_sets(path, test, settings, reading, cuts, params))
     tables = {
         "roc": curves.roc(test.label, test.score),
         "pr": curves.precision_recall(test.label, test.score),
@@ -195,13 +208,13 @@ def main() -> None:
             test.label, {"raw": test.score, "calibrated": reading.probability(test.logit)}, params.confidence
         ),
         "robustness": pd.DataFrame(
-            robustness(path, test, reading, strict, params),
-            columns=["corruption", "level", "strength", *list(elsewhere[0])[1:]],
+            robustness(path, test, reading, cuts, params),
+            columns=["corruption", "level", "strength", *list(sets[0])[3:]],
         ),
-        "external": pd.DataFrame(elsewhere),
+        "sets": pd.DataFrame(sets),
     }
     metrics: dict[str, Any] = {
-        **{figure: elsewhere[0][figure] for figure in FIGURES},
+        **{figure: sets[0][figure] for figure in FIGURES},
         "accuracy_at_half": float(figures.correct(test.label, test.score, 0.5).mean()),
         "threshold": threshold,
         "n_valid": len(valid.label),
@@ -214,7 +227,7 @@ def main() -> None:
             table["threshold"] = table["threshold"].map("{:.6g}".format, na_action="ignore")
         with publish(f"plots/detectors/{name}/{plot}.csv") as part:
             table.to_csv(part, index=False, float_format="%.4g")
-    calibration.write(f"data/calibration/{name}.json", measured(reading, elsewhere[0]))
+    calibration.write(f"data/calibration/{name}.json", measured(reading, sets[0]))
     write_json(f"data/figures/{name}.json", metrics)
     write_json(f"metrics/{name}.json", figures.headline(metrics))
     summarise(name, metrics, points)

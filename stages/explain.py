@@ -29,7 +29,6 @@ from stages.files import publish, write_json
 from stages.params import detector_argument, load
 from stages.scoring import calibration, intervals, scores
 
-SHARDS = Path("data/shards")
 NAME = 26  # characters of a file's name that fit under a face
 NOTE = 100  # characters that fit into a line of the notes
 
@@ -92,15 +91,18 @@ def main() -> None:
 
 def _images(members: NDArray[np.str_], size: int, batch_size: int) -> Pixels:
     """The test images of these names, in their order; of all others, no more than a batch is held."""
+    folders = [
+        shards.folder("test", name) for name in dict.fromkeys(member.split("/")[0] for member in members.tolist())
+    ]
     place = {member: number for number, member in enumerate(members.tolist())}
     found: dict[int, NDArray[np.float32]] = {}
-    for batch, _, names in shards.faces(SHARDS, "test", size=size, batch_size=batch_size):
+    for batch, _, names in shards.faces(folders, size=size, batch_size=batch_size):
         for row, name in enumerate(names.numpy()):
             if (number := place.get(name.decode())) is not None:
                 found[number] = batch[row].numpy().astype(np.float32)
     if missing := set(place.values()) - set(found):
         raise UserError(
-            f"{SHARDS} has no test image {members[min(missing)]}, though it was scored; score anew with `dvc repro`"
+            f"data/shards/test has no image {members[min(missing)]}, though it was scored; score anew with `dvc repro`"
         )
     return np.stack([found[number] for number in range(len(members))])
 

@@ -1,6 +1,6 @@
 """Stage `export`: one folder a detector that judges a face without TensorFlow, checked against Keras.
 
-Reads ``data/models/M-P.keras``, ``data/calibration/M-P.json``, ``data/raw/source.json`` and, for the check,
+Reads ``data/models/M-P.keras``, ``data/calibration/M-P.json``, ``data/raw/`` and, for the check,
 ``data/shards/``; writes ``data/exported/M-P/``: ``network.tflite`` (logit and evidence of an image of ``image.size``),
 ``calibration.json`` and ``detector.json`` (name, size, source, the model's SHA-256, and how far the network strays from
 Keras). All detectors are exported and not the champion alone, so that there is one way to judge a photo, whichever is
@@ -21,6 +21,7 @@ from stages.files import publish, read_json, sha256, write_json
 from stages.params import detector_argument, load
 from stages.photos import exported
 from stages.quiet import without_harmless_lines
+from stages.reporting import worth
 
 CHECKED = 16  # validation images on which the export must agree with Keras
 TOLERANCE = 1e-3  # of a logit, or of evidence, relative to it where it is above 1; float32 in another order gives 1e-4
@@ -29,7 +30,8 @@ TOLERANCE = 1e-3  # of a logit, or of evidence, relative to it where it is above
 def main() -> None:
     """Export one detector."""
     name = detector_argument(main.__doc__)
-    size = load().image.size
+    params = load()
+    size = params.image.size
     path = Path(f"data/models/{name}.keras")
     prepare("float32", seed=0)  # nothing is drawn here
 
@@ -46,7 +48,7 @@ def main() -> None:
             {
                 "detector": name,
                 "size": size,
-                "source": read_json("data/raw/source.json")["source"],
+                "source": worth.source([read_json(f"data/raw/{name}.json")["source"] for name in params.training_sets]),
                 "weights": read_json(f"data/models/{name}.json")["weights"]["source"],
                 "sha256": sha256(path),
                 "deviation": strays,
@@ -74,7 +76,7 @@ def converted(model: "keras.Model", size: int) -> bytes:
 
 def deviation(model: "keras.Model", network: Path, size: int) -> float:
     """The largest difference in logit or evidence, relative to Keras' value where that is above 1; NaN if any is."""
-    batch, *_ = next(iter(shards.faces(Path("data/shards"), "valid", size=size, batch_size=CHECKED)))
+    batch, *_ = next(iter(shards.faces(shards.training("valid"), size=size, batch_size=CHECKED)))
     images = batch.numpy().astype(np.float32)
     judged = [np.stack(answers) for answers in zip(*map(exported.network(network), images), strict=True)]
     wanted = [answers.numpy() for answers in model(images, training=False)]

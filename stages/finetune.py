@@ -1,8 +1,9 @@
 """Stage `finetune`: backbone and head train end to end, by gradients, on random crops at native resolution.
 
-Reads ``data/shards/``, ``data/weights/M.weights.h5`` and ``data/features/M/``; writes ``data/models/M-finetune.keras``,
-the training record beside it, and ``plots/detectors/M-finetune/history.csv``. Validation sees whole faces. The detector
-is the best of its own epochs, whether or not it is better than its baseline: the leaderboard says that.
+Reads the training and validation faces in ``data/shards/`` that ``data/training.json`` lists,
+``data/weights/M.weights.h5`` and ``data/features/M/``; writes ``data/models/M-finetune.keras``, the training record
+beside it, and ``plots/detectors/M-finetune/history.csv``. Validation sees whole faces. The detector is the best of its
+own epochs, whether or not it is better than its baseline: the leaderboard says that.
 
 There are two ways to start (``start``). From a linear probe, for backbones that know pictures and have few faces to
 learn from: BatchNorm stays as it is, and the features that the probe weighs change slowly. And afresh, as networks are
@@ -21,7 +22,6 @@ from stages.faces import augmentation, shards
 from stages.files import hold, read_json
 from stages.params import Finetune, Model, load
 
-SHARDS = Path("data/shards")
 WARMUP, WEIGHT_DECAY, CLIP = 0.1, 0.01, 1.0  # share of all steps; AdamW's own; norm of all gradients
 
 
@@ -35,13 +35,14 @@ def main() -> None:
     device = prepare(params.training.precision, seed, params.training.deterministic)
 
     weights, features = Path(f"data/weights/{model}.weights.h5"), Path(f"data/features/{model}")
-    images = {split: int(shards.summary(SHARDS, split)["images"]) for split in ("train", "valid")}
+    folders = {split: shards.training(split) for split in ("train", "valid")}
+    images = {split: shards.counts(there)["images"] for split, there in folders.items()}
     batch_size = min(fit.batch_size, images["train"])
     steps = -(-images["train"] // batch_size)
     scratch = training.scratch_folder(
         f"{model}-finetune",
         [section.model_dump() for section in (fit, params.features, params.training, params.image, params.augment)],
-        [shards.summary(SHARDS, split) for split in images],
+        [shards.summary(folder) for there in folders.values() for folder in there],
         [weights, *(sorted(features.iterdir()) if fit.start == "probe" else [])],
         device.precision,
     )
@@ -50,8 +51,7 @@ def main() -> None:
         with strategy.scope():
             # The data: crops of training faces, endlessly; whole validation faces, in their order.
             train = shards.augmented(
-                SHARDS,
-                "train",
+                folders["train"],
                 size=size,
                 crop=params.image.crop,
                 batch_size=batch_size,
@@ -59,7 +59,7 @@ def main() -> None:
                 start=training.completed_epochs(scratch) * steps * batch_size,
                 augment=augmentation.augmenter(**params.augment.model_dump()),
             )
-            valid = shards.labelled(SHARDS, "valid", size=size, batch_size=fit.batch_size)
+            valid = shards.labelled(folders["valid"], size=size, batch_size=fit.batch_size)
 
             # The network, and one fit.
             module = levels.Levels(assembly.backbone_module(model), **params.features.seen)
@@ -81,7 +81,7 @@ def main() -> None:
                 network,
                 train,
                 valid,
-                shards.labels(SHARDS, "valid"),
+                shards.labels(folders["valid"]),
                 epochs=fit.epochs,
                 steps_per_epoch=steps,
                 scratch=scratch,

@@ -1,10 +1,9 @@
-"""Stage `index`: what is in the archive, image by image, and what that says about the corpus.
+"""Stage `index`: what is in the archive of a set, image by image.
 
-Reads ``data/raw/faces.zip``. Writes ``data/index.parquet`` (one row a face), ``metrics/data.json``,
-``plots/data/`` (``counts.csv``, ``properties.csv``, ``file_size.csv``), ``data/quarantine.csv`` and
-``data/contact_sheet.jpg``. Every image is opened, decoded and hashed, by one process a core. Images that cannot be used
-are quarantined: they keep their row, with the reason as their verdict, and are listed in ``data/quarantine.csv``
-(member, reason). Neither seeds nor fractions of a split matter here.
+Reads ``data/raw/NAME.zip``. Writes ``data/index/NAME.parquet`` (one row a face), ``data/quarantine/NAME.csv`` and
+``data/contact_sheets/NAME.jpg``. Every image is opened, decoded and hashed, by one process a core. Images that cannot
+be used are quarantined: they keep their row, with the reason as their verdict, and are listed in the quarantine
+(member, reason). Other sets, seeds and fractions of a split do not matter here.
 """
 
 import hashlib
@@ -29,16 +28,16 @@ from tqdm import tqdm
 
 from stages import params
 from stages.errors import UserError, run
-from stages.faces import archive, audit, duplicates, image
+from stages.faces import archive, duplicates, image
 from stages.faces.archive import Member
 from stages.faces.layout import LABELS
 from stages.faces.zips import Zip
-from stages.files import publish, write_json
+from stages.files import publish
 from stages.lifetime import end_with
 
-ARCHIVE = "data/raw/faces.zip"
-INDEX = "data/index.parquet"
-QUARANTINE = "data/quarantine.csv"
+ARCHIVES, INDEXES, QUARANTINE, SHEETS = (
+    Path(path) for path in ("data/raw", "data/index", "data/quarantine", "data/contact_sheets")
+)
 
 # What a worker finds out about one face. ``place`` is that of its entry in the archive's table of contents; the last
 # six columns, channel means and deviations (0–255), serve the audit.
@@ -63,6 +62,7 @@ SCHEMA = pa.schema(
     ]
 )
 
+OTHER = "other_files"  # in the metadata of an index
 CHUNK = 64  # images a worker describes at a time
 ROW_GROUP = 10_000  # rows, so that readers need not hold the whole index
 MAX_WORKERS = 16  # each takes 100 MB, and more while it decodes a large image (image.PEAK_BYTES at most)
@@ -71,49 +71,50 @@ SHEET_SIDE = 128  # px
 
 
 def main() -> None:
-    """Index the archive."""
-    data = params.load().data
+    """Index the archive of a set."""
+    name = params.set_argument(main.__doc__)
+    settings = params.load()
     pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own keeps what is freed
     pa.set_cpu_count(1)  # and so does the system's, in every thread
-    Path(INDEX).parent.mkdir(exist_ok=True)
-    with archive.open_archive(ARCHIVE) as faces, tempfile.TemporaryFile(dir=Path(INDEX).parent) as rows:
-        other = _describe_all(faces, rows)
-        _check(rows, data.max_quarantined)
-        likeness = duplicates.alike(duplicates.hash_bytes(_sound(rows, "dhash")), data.near_duplicate_bits)
-        files = np.unique(duplicates.hash_bytes(_sound(rows, "sha256")), axis=0, return_inverse=True)[1].ravel()
-        with publish(INDEX) as part:
-            _write_index(rows, likeness.group, part)
+    path, index, quarantine = ARCHIVES / f"{name}.zip", INDEXES / f"{name}.parquet", QUARANTINE / f"{name}.csv"
+    index.parent.mkdir(parents=True, exist_ok=True)
+    both = settings.training_sets == [name]  # or another set may have the other class
+    with archive.open_archive(path) as faces, tempfile.TemporaryFile(dir=index.parent) as rows:
+        other = _describe_all(faces, rows, both)
+        _check(path, rows, settings.data.max_quarantined, both)
+        with publish(index) as part:
+            _write_index(rows, other, part)
 
-    with pq.ParquetFile(INDEX) as file:  # without names and digests, which take most of the room
-        index: pd.DataFrame = file.read(audit.COLUMNS).to_pandas(split_blocks=True, self_destruct=True)
-    sound = index["verdict"] == "ok"
-    with publish("data/contact_sheet.jpg") as part:
-        _contact_sheet(index["label"].where(sound)).save(part, quality=90)
-    quarantined = _rows(np.flatnonzero(~sound), "member", "verdict").rename(columns={"verdict": "reason"})
-    with publish(QUARANTINE) as part:
+        with pq.ParquetFile(index) as file:
+            found: pd.DataFrame = file.read(["label", "verdict"]).to_pandas(split_blocks=True, self_destruct=True)
+        sound = found["verdict"] == "ok"
+        with publish(SHEETS / f"{name}.jpg") as part:
+            _contact_sheet(faces, index, found["label"].where(sound)).save(part, quality=90)
+    quarantined = _rows(index, np.flatnonzero(~sound), "member", "verdict").rename(columns={"verdict": "reason"})
+    with publish(quarantine) as part:
         quarantined.to_csv(part, index=False)
-    index = index[sound]
-    for name, plot in (("counts", audit.counts), ("properties", audit.properties), ("file_size", audit.file_sizes)):
-        with publish(f"plots/data/{name}.csv") as part:
-            plot(index).to_csv(part, index=False)
-    figures = audit.figures(index, likeness, files, quarantined=len(quarantined), other=other)
-    write_json("metrics/data.json", figures)
-    _summarise(figures, quarantined["reason"], data.max_shortcut_auc)
+    count = {kind: int((found["label"][sound] == label).sum()) for kind, label in LABELS.items()}
+    print(
+        f"{index}: {sound.sum():,} images ({count['real']:,} real, {count['fake']:,} fake), "
+        f"{len(quarantined):,} quarantined ({quarantine}), {other:,} other files skipped"
+    )
+    for reason, images in quarantined["reason"].value_counts().items():
+        print(f"  {images:,} quarantined: {reason}")
 
 
-def _describe_all(faces: Zip, rows: IO[bytes]) -> int:
+def _describe_all(faces: Zip, rows: IO[bytes], both: bool) -> int:
     """Write one row a face into ``rows``, in the archive's order; return the number of other members.
 
     The rows are made by parallel processes that each open the archive. They wait in a file: there may be a million.
     """
-    members, other = archive.listing(faces)
+    members, other = archive.listing(faces, both=both)
     chunks = [members[start : start + CHUNK] for start in range(0, len(members), CHUNK)]
     workers = min(os.cpu_count() or 1, MAX_WORKERS, len(chunks))
     with (
         pa.ipc.new_stream(rows, SCHEMA) as writer,
         tqdm(total=len(members), desc="index", unit="image", disable=None) as bar,
         ProcessPoolExecutor(
-            workers, multiprocessing.get_context("spawn"), _start_worker, (ARCHIVE, os.getpid())
+            workers, multiprocessing.get_context("spawn"), _start_worker, (faces.path, os.getpid())
         ) as pool,
     ):
         try:
@@ -122,7 +123,7 @@ def _describe_all(faces: Zip, rows: IO[bytes]) -> int:
                 bar.update(len(batch))
         except BrokenProcessPool:
             raise UserError(
-                f"{ARCHIVE}: a process died while reading images, likely for lack of memory; free some and run again"
+                f"{faces.path}: a process died while reading images, likely for lack of memory; free some and run again"
             ) from None
     return other
 
@@ -133,8 +134,8 @@ def _batches(rows: IO[bytes]) -> Iterator[pa.RecordBatch]:
     return iter(pa.ipc.open_stream(rows))
 
 
-def _check(rows: IO[bytes], max_quarantined: float) -> None:
-    """Raise :class:`UserError` if too many images are unusable, or if a class has none left."""
+def _check(path: Path, rows: IO[bytes], max_quarantined: float, both: bool) -> None:
+    """Raise :class:`UserError` if too many images are unusable, or none is left: of a class, with ``both``, or at all."""
     sound, reasons, examples = Counter[int](), Counter[str](), dict[str, str]()
     for batch in _batches(rows):
         for member, label, verdict in zip(
@@ -149,31 +150,20 @@ def _check(rows: IO[bytes], max_quarantined: float) -> None:
     if bad > max_quarantined * total:
         reason = reasons.most_common(1)[0][0]
         raise UserError(
-            f"{ARCHIVE}: {bad:,} of {total:,} images cannot be used, most often as {reason} (such as "
+            f"{path}: {bad:,} of {total:,} images cannot be used, most often as {reason} (such as "
             f"{examples[reason]!r}), more than data.max_quarantined = {max_quarantined:g} allows; mend the archive or "
             "raise that key"
         )
     for name, label in LABELS.items():
-        if not sound[label]:
-            raise UserError(f"{ARCHIVE}: not one {name} image can be used; mend the archive")
+        if not sound[label] and (both or not sound.total()):
+            raise UserError(f"{path}: not one {name} image can be used; mend the archive")
 
 
-def _sound(rows: IO[bytes], column: str) -> Iterator[str]:
-    """The values of a column for the images that can be used: those that have a perceptual hash."""
-    for batch in _batches(rows):
-        yield from batch[column].filter(batch["dhash"].is_valid()).to_pylist()
-
-
-def _write_index(rows: IO[bytes], groups: duplicates.Integers, path: Path) -> None:
-    """The rows as Parquet, with the group of each image that can be used, and -1 for the others."""
-    done = 0
-    with pq.ParquetWriter(path, SCHEMA.append(pa.field("group", pa.int64()))) as writer:
+def _write_index(rows: IO[bytes], other: int, path: Path) -> None:
+    """The rows as Parquet, which says, too, how many other members the archive has."""
+    with pq.ParquetWriter(path, SCHEMA.with_metadata({OTHER: str(other)})) as writer:
         for table in _gather(_batches(rows), ROW_GROUP):
-            group = np.full(len(table), -1)
-            sound = table["dhash"].is_valid().to_numpy()
-            group[sound] = groups[done : done + sound.sum()]
-            done += sound.sum()
-            writer.write_table(table.append_column("group", pa.array(group)))
+            writer.write_table(table)
 
 
 def _gather(batches: Iterator[pa.RecordBatch], size: int) -> Iterator[pa.Table]:
@@ -191,7 +181,7 @@ def _gather(batches: Iterator[pa.RecordBatch], size: int) -> Iterator[pa.Table]:
 _archive: Zip  # of this worker process
 
 
-def _start_worker(path: str, parent: int) -> None:
+def _start_worker(path: Path | str, parent: int) -> None:
     """Open the archive once in a worker; leave Ctrl-C to the parent process, and end with it."""
     global _archive
     end_with(parent, os.getpid())
@@ -231,10 +221,10 @@ def _describe(member: Member) -> dict[str, Any]:
     }
 
 
-def _rows(numbers: duplicates.Integers, *columns: str) -> pd.DataFrame:
-    """Some rows of the index, by their numbers, read in pieces."""
+def _rows(index: Path, numbers: duplicates.Integers, *columns: str) -> pd.DataFrame:
+    """Some rows of an index, by their numbers, read in pieces."""
     found, start = [], 0
-    with pq.ParquetFile(INDEX) as file:
+    with pq.ParquetFile(index) as file:
         for batch in file.iter_batches(ROW_GROUP, columns=columns):
             found.append(batch.take(numbers[(numbers >= start) & (numbers < start + len(batch))] - start))
             start += len(batch)
@@ -242,46 +232,22 @@ def _rows(numbers: duplicates.Integers, *columns: str) -> pd.DataFrame:
     return rows
 
 
-def _contact_sheet(labels: pd.Series) -> Image.Image:
+def _contact_sheet(faces: Zip, index: Path, labels: pd.Series) -> Image.Image:
     """A row of faces for each class, evenly drawn from the archive, under the name of the class.
 
     ``labels``: of every row of the index, missing where the image cannot be used.
     """
     caption = 16
     sheet = Image.new("RGB", (SHEET_FACES * SHEET_SIDE, len(LABELS) * (SHEET_SIDE + caption)), "white")
-    with archive.open_archive(ARCHIVE) as faces:
-        for row, (name, label) in enumerate(LABELS.items()):
-            top = row * (SHEET_SIDE + caption)
-            ImageDraw.Draw(sheet).text((4, top + 2), name, "black")
-            found = np.flatnonzero(labels == label)
-            shown = found[np.linspace(0, len(found) - 1, min(SHEET_FACES, len(found))).astype(int)]
-            for column, (member, place) in enumerate(_rows(shown, "member", "place").to_numpy()):
-                face = Image.fromarray(image.decode(archive.read(faces, member, place)))
-                sheet.paste(face.resize((SHEET_SIDE, SHEET_SIDE)), (column * SHEET_SIDE, top + caption))
+    for row, (name, label) in enumerate(LABELS.items()):
+        top = row * (SHEET_SIDE + caption)
+        ImageDraw.Draw(sheet).text((4, top + 2), name, "black")
+        found = np.flatnonzero(labels == label)
+        shown = found[np.linspace(0, len(found) - 1, min(SHEET_FACES, len(found))).astype(int)]
+        for column, (member, place) in enumerate(_rows(index, shown, "member", "place").to_numpy()):
+            face = Image.fromarray(image.decode(archive.read(faces, member, place)))
+            sheet.paste(face.resize((SHEET_SIDE, SHEET_SIDE)), (column * SHEET_SIDE, top + caption))
     return sheet
-
-
-def _summarise(figures: dict[str, float | None], reasons: pd.Series, max_shortcut_auc: float) -> None:
-    """What there is, what was quarantined and why, and a warning if the classes can be told apart without a face."""
-    auc = figures["shortcut_auc"]
-    print(
-        f"{INDEX}: {figures['images']:,} images ({figures['real']:,} real, {figures['fake']:,} fake), "
-        f"{figures['quarantined']:,} quarantined ({QUARANTINE}), {figures['other_files']:,} other files skipped"
-    )
-    for reason, images in reasons.value_counts().items():
-        print(f"  {images:,} quarantined: {reason}")
-    print(
-        f"pairs of duplicates: {figures['exact_duplicates']:,} exact, {figures['near_duplicates']:,} near; "
-        f"across splits: {figures['exact_duplicates_across_splits']:,} exact, "
-        f"{figures['near_duplicates_across_splits']:,} near"
-    )
-    print(f"shortcut AUC: {'unknown, too few images' if auc is None else f'{auc:.2f}'}")
-    if auc is not None and auc > max_shortcut_auc:
-        print(
-            f"WARNING: file size, format and average colour alone tell real from fake with AUC {auc:.2f} (more than "
-            f"data.max_shortcut_auc = {max_shortcut_auc:g}). A detector trained on these images may learn how the "
-            "files were made, and nothing about faces."
-        )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """Stage `look`: whether a person's own folders changed since the last run, by what a look at their files tells.
 
-DVC sees only what lies in the project. So ``data/own/faces.json``, ``data/own/weights.json`` and, with the name of an
-external set, ``data/own/external/NAME.json`` say what the folder or zip is like that params.yaml names: how many files
-count, and a digest of their names, sizes and times of change. No file is read. The stage runs at each ``dvc repro``
-where something is named (``stages/look.yaml`` sees to that), and the stages that read the files depend on what it
-writes. Where a folder is missing, as on a colleague's machine, what is known of it stays.
+DVC sees only what lies in the project. So ``data/own/sets/NAME.json``, of a set, and ``data/own/weights.json`` say what
+the folder or zip is like that params.yaml names: how many files count, and a digest of their names, sizes and times of
+change. No file is read. The stage runs at each ``dvc repro`` where something is named (``stages/look.yaml`` sees to
+that), and the stages that read the files depend on what it writes. Where a folder is missing, as on a colleague's
+machine, what is known of it stays.
 """
 
 import argparse
@@ -20,19 +20,15 @@ OWN = Path("data/own")
 
 
 def main() -> None:
-    """Look at one external set, or at faces and weights."""
+    """Look at the faces of one set, or at the weights."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("set", nargs="?", help="an external set")
+    parser.add_argument("set", nargs="?", help="of params.yaml; none: the weights")
     name = parser.parse_args().set
     params = load()
     if name:
-        look(OWN / "external" / f"{name}.json", params.external[name], faces)
-        return
-    look(OWN / "faces.json", params.data.folder.path, faces)
-    look(OWN / "weights.json", params.weights.folder if params.weights.source == "folder" else None, weights)
-    for record in (OWN / "external").glob("*.json"):
-        if record.stem not in params.external:  # any more
-            record.unlink()
+        look(OWN / "sets" / f"{name}.json", params.sets[name].path, faces)
+    else:
+        look(OWN / "weights.json", params.weights.folder if params.weights.source == "folder" else None, weights)
 
 
 def look(record: Path, named: str | None, files: Callable[[Path], Iterable[str]]) -> None:

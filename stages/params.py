@@ -59,6 +59,9 @@ Model = Literal["resnet50", "densenet121"]
 Phase = Literal["baseline", "finetune"]
 FORMER = {  # keys of earlier versions, and what to do about them
     "stress": "its name is corruptions now",
+    "external": "other people's faces are under sets now, with use: test",
+    **dict.fromkeys(("source", "sample", "folder", "kaggle"), "each of the sets has its own source now: see sets"),
+    "group_by": "each of the sets has its own: sets.NAME.group_by",
     "baseline": "a baseline's head is solved, and has no parameters; delete the key",
 }
 
@@ -88,26 +91,24 @@ class Sample(Section):
     seed: Seed
 
 
-class Folder(Section):
-    """A person's own faces."""
+class FaceSet(Section):
+    """One set of faces: where it comes from, and what it is for."""
 
-    path: str | None
-
-
-class Kaggle(Section):
-    """A Kaggle data set."""
-
-    dataset: Annotated[str, AfterValidator(_dataset)]
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
+    source: Literal["sample", "folder", "kaggle"]
+    use: Literal["train", "test"]
+    path: str | None = None
+    dataset: Annotated[str, AfterValidator(_dataset)] | None = None
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    sample: Sample | None = None
+    generator: str | None = None
+    licence: str | None = None
+    split: Literal["stratified", "official"] | None = None
+    group_by: Pattern | None = None
 
 
 class Data(Section):
-    """Where faces come from, and how bad they may be."""
+    """How bad faces may be."""
 
-    source: Literal["sample", "folder", "kaggle"]
-    sample: Sample
-    folder: Folder
-    kaggle: Kaggle
     max_quarantined: Fraction
     near_duplicate_bits: Annotated[int, Field(ge=0, le=64)]
     max_shortcut_auc: Annotated[float, Field(ge=0.5, le=1)]
@@ -127,7 +128,7 @@ class Split(Section):
     method: Literal["stratified", "official"]
     fractions: Fractions
     near_duplicates: Literal["keep", "drop", "group"]
-    group_by: Pattern | None
+    leave_out: list[str]
     limit_per_class: Annotated[int, Field(ge=6)] | None  # two in each of three splits
     train_per_class: Annotated[int, Field(ge=2)] | None
     seed: Seed
@@ -248,6 +249,7 @@ class Params(Section):
     """All of params.yaml."""
 
     models: Annotated[list[Model], Field(min_length=1)]
+    sets: Annotated[dict[SetName, FaceSet], Field(min_length=1)]
     data: Data
     split: Split
     image: Image
@@ -257,7 +259,6 @@ class Params(Section):
     features: Features
     training: Training
     detectors: dict[Model, Detector]
-    external: dict[SetName, Annotated[str, Field(min_length=1)]]
     corruptions: Corruptions
     score: Score
     evaluate: Evaluate
@@ -280,38 +281,77 @@ class Params(Section):
                 f"image.crop = {self.image.crop} is larger than image.size = {self.image.size}; "
                 f"make it {self.image.size} or less"
             )
-        if self.data.source == "folder" and not self.data.folder.path:
-            raise ValueError(
-                "data.source is folder, but data.folder.path is empty; name a folder or .zip with real/ and fake/"
-            )
-        if self.data.source != "folder" and self.data.folder.path:
-            raise ValueError(
-                f"data.folder.path is set, but data.source is {self.data.source}; empty it, or make that folder"
-            )
-        if len({name.lower() for name in self.external}) < len(self.external):
-            raise ValueError(
-                f"external has names that differ in capital letters alone ({', '.join(self.external)}), and not every "
-                "file system tells them apart; rename one"
-            )
+        self._possible_sets()
         if self.weights.source == "folder" and not self.weights.folder:
             raise ValueError(
                 "weights.source is folder, but weights.folder is empty; name a folder of .weights.h5 files"
             )
-        if self.weights.source == "auto" and self.data.source != "sample":
+        if self.weights.source == "auto" and any(self.sets[name].source != "sample" for name in self.training_sets):
             raise ValueError("weights.source = auto is for the sample only; choose imagenet, random or folder")
         for kind, strengths in self.corruptions.conditions().items():
             if len(set(strengths)) < len(strengths):
                 listed = ", ".join(f"{strength:g}" for strength in strengths)
                 raise ValueError(f"corruptions.{kind} names one strength twice ({listed}); name each once")
-        if self.split.method == "official" and self.split.near_duplicates == "group":
-            raise ValueError(
-                "split.near_duplicates = group cannot move images between official splits; use drop or keep"
-            )
-        if self.split.method == "official" and self.data.source == "sample":
-            raise ValueError(
-                "split.method = official needs train/, valid/ and test/ folders, which the sample lacks; use stratified"
-            )
         return self
+
+    def _possible_sets(self) -> None:
+        """Refuse sets that cannot be."""
+        for name, one in self.sets.items():
+            key = f"sets.{name}"
+            if one.source == "folder" and not one.path:
+                raise ValueError(
+                    f"{key}.source is folder, but {key}.path is empty; name a folder or .zip with real/ and fake/"
+                )
+            if one.source != "folder" and one.path:
+                raise ValueError(f"{key}.path is set, but {key}.source is {one.source}; empty it, or make that folder")
+            if one.source == "kaggle" and not one.dataset:
+                raise ValueError(f"{key}.source is kaggle, but {key}.dataset is empty; name one as OWNER/NAME")
+            if one.source == "sample" and not one.sample:
+                raise ValueError(
+                    f"{key}.source is sample, but {key}.sample is empty; `git diff params.yaml` shows what was there"
+                )
+            official = one.use == "train" and self.method(name) == "official"
+            if official and self.split.near_duplicates == "group":
+                raise ValueError(
+                    f"split.near_duplicates = group cannot move images between the official splits of {key}; use drop "
+                    "or keep"
+                )
+            if official and one.source == "sample":
+                raise ValueError(
+                    f"{key}: official splits are folders train/, valid/ and test/, which the sample lacks; use stratified"
+                )
+        if len({name.lower() for name in self.sets}) < len(self.sets):
+            raise ValueError(
+                f"sets has names that differ in capital letters alone ({', '.join(self.sets)}), and not every "
+                "file system tells them apart; rename one"
+            )
+        if not self.training_sets:
+            raise ValueError("no set has use: train, so there is nothing to learn from; give one")
+        for entry in self.split.leave_out:
+            name, _, kind = entry.partition("/")
+            if name not in self.training_sets or kind not in ("", "real", "fake"):
+                raise ValueError(
+                    f"split.leave_out names {entry!r}; write NAME, NAME/real or NAME/fake of a set that trains: "
+                    f"{', '.join(self.training_sets)}"
+                )
+
+    @property
+    def training_sets(self) -> list[str]:
+        """The names of the sets to learn from, in their order."""
+        return [name for name, one in self.sets.items() if one.use == "train"]
+
+    def method(self, name: str) -> str:
+        """How a set is split: stratified or official."""
+        return self.sets[name].split or self.split.method
+
+    def unseen(self, name: str) -> set[str]:
+        """The classes of a set, real, fake or both, that no detector learns from."""
+        return self.left_out(name) if self.sets[name].use == "train" else {"real", "fake"}
+
+    def left_out(self, name: str) -> set[str]:
+        """The classes of a set, real, fake or both, that ``split.leave_out`` keeps out of training and validation."""
+        kinds = {name: {"real", "fake"}, f"{name}/real": {"real"}, f"{name}/fake": {"fake"}}
+        return set().union(*(kinds.get(entry, set()) for entry in self.split.leave_out))
 
 
 def detectors_of(models: Sequence[Model]) -> list[tuple[str, Model, Phase]]:
@@ -326,6 +366,16 @@ def detector_argument(description: str | None) -> str:
     parser.add_argument("phase", choices=get_args(Phase))
     arguments = parser.parse_args()
     return f"{arguments.model}-{arguments.phase}"
+
+
+def set_argument(description: str | None) -> str:
+    """The set that the command line names. Raises :class:`UserError` where params.yaml has no such set."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("set")
+    name: str = parser.parse_args().set
+    if name not in (known := load().sets):
+        raise UserError(f"params.yaml has no set {name!r}; it has: {', '.join(known)}")
+    return name
 
 
 def load(path: Path | str = "params.yaml") -> Params:
@@ -387,7 +437,8 @@ def main() -> None:
     params = load()
     detectors = len(detectors_of(params.models))
     models = ", ".join(params.models)
-    print(f"params.yaml is sound: {detectors} detectors ({models}; baseline and finetune) on {params.data.source}")
+    sets = ", ".join(f"{name} ({one.source}, {one.use})" for name, one in params.sets.items())
+    print(f"params.yaml is sound: {detectors} detectors ({models}; baseline and finetune) on {sets}")
 
 
 if __name__ == "__main__":

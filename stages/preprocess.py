@@ -1,8 +1,9 @@
-"""Stage `preprocess`: the images of each split, shuffled into shards, in the bytes that they came in.
+"""Stage `preprocess`: the images of each split of a set, shuffled into shards, in the bytes that they came in.
 
-Reads ``data/raw/faces.zip``, ``data/index.parquet`` and ``data/manifest.csv``; writes ``data/shards/``. Nothing is
-re-encoded, since compression is evidence; the few images that TensorFlow would decode differently (CMYK, 16 bits,
-EXIF-rotated, other formats) are stored as lossless PNG of the pixels that the index saw.
+Reads ``data/raw/NAME.zip``, ``data/index/NAME.parquet`` and ``data/manifests/NAME.csv``; writes
+``data/shards/SPLIT/NAME/``, which is empty where the set has no image in that split. Nothing is re-encoded, since
+compression is evidence; the few images that TensorFlow would decode differently (CMYK, 16 bits, EXIF-rotated, other
+formats) are stored as lossless PNG of the pixels that the index saw. A member's name begins with that of its set.
 """
 
 from pathlib import Path
@@ -15,47 +16,54 @@ from stages.errors import UserError, run
 from stages.faces import archive, manifest, records, shards
 from stages.faces.layout import SPLITS
 from stages.files import publish, reading
-from stages.params import load
+from stages.params import load, set_argument
 
-ARCHIVE, INDEX, MANIFEST, SHARDS = (
-    Path(path) for path in ("data/raw/faces.zip", "data/index.parquet", "data/manifest.csv", "data/shards")
-)
+ARCHIVES, INDEXES, MANIFESTS = (Path(path) for path in ("data/raw", "data/index", "data/manifests"))
 
 
 def main() -> None:
-    """Write the shards of all splits."""
+    """Write the shards of a set."""
+    name = set_argument(main.__doc__)
     params = load()
-    images = with_places(manifest.read(MANIFEST))
-    with archive.open_archive(ARCHIVE) as faces, publish(SHARDS) as folder:
-        folder.mkdir()
-        summaries = {}
+    images = with_places(manifest.read(MANIFESTS / f"{name}.csv"), INDEXES / f"{name}.parquet")
+    counts = []
+    with archive.open_archive(ARCHIVES / f"{name}.zip") as faces:
         for split in SPLITS:
             shuffled = images[images["split"] == split].sample(frac=1, random_state=params.split.seed)
-            stream = tqdm(
-                records.read(faces, shuffled), total=len(shuffled), desc=f"{split} shards", unit="image", disable=None
-            )
-            summaries[split] = shards.write(stream, len(shuffled), folder, split, params.shards.images)
-        shards.write_summary(folder, summaries)
-    print("; ".join(f"{split}: {s['images']:,} images in {s['shards']} shards" for split, s in summaries.items()))
+            with publish(shards.folder(split, name)) as part:
+                part.mkdir()
+                stream = tqdm(
+                    records.read(name, faces, shuffled),
+                    total=len(shuffled),
+                    desc=f"{name}, {split} shards",
+                    unit="image",
+                    disable=None,
+                )
+                counts.append(shards.write(stream, len(shuffled), part, params.shards.images))
+    said = (
+        f"{split}: {count['images']:,} images in {count['shards']} shards"
+        for split, count in zip(SPLITS, counts, strict=True)
+    )
+    print(f"{name}, {'; '.join(said)}")
 
 
-def with_places(images: pd.DataFrame) -> pd.DataFrame:
+def with_places(images: pd.DataFrame, index: Path) -> pd.DataFrame:
     """The images of a manifest, with the ``place`` and the ``encoding`` that the index found for each.
 
     Raises :class:`UserError` if the index does not know them all: the manifest was made from another one. (A merge does
     the same in three times the memory.)
     """
-    with reading(INDEX), pq.ParquetFile(INDEX) as file:
+    with reading(index), pq.ParquetFile(index) as file:
         table = file.read(["member", "place", "encoding", "verdict"])
-    index: pd.DataFrame = table.to_pandas(split_blocks=True, self_destruct=True)
-    index = index[index.pop("verdict") == "ok"]  # the only ones whose names are sure to be unique
-    rows = pd.Index(index.pop("member")).get_indexer(images["member"])
+    known: pd.DataFrame = table.to_pandas(split_blocks=True, self_destruct=True)
+    known = known[known.pop("verdict") == "ok"]  # the only ones whose names are sure to be unique
+    rows = pd.Index(known.pop("member")).get_indexer(images["member"])
     if missing := int((rows < 0).sum()):
         raise UserError(
-            f"{MANIFEST} names {missing:,} images that {INDEX} does not know as sound (such as "
+            f"{MANIFESTS / index.stem}.csv names {missing:,} images that {index} does not know as sound (such as "
             f"{images['member'][rows < 0].iloc[0]!r}); write it again with `dvc repro -f split`"
         )
-    return images.assign(place=index["place"].to_numpy()[rows], encoding=index["encoding"].array.take(rows))
+    return images.assign(place=known["place"].to_numpy()[rows], encoding=known["encoding"].array.take(rows))
 
 
 if __name__ == "__main__":

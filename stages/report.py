@@ -2,7 +2,7 @@
 
 Reads what the stages before it published: ``metrics/data.json``, ``plots/``, ``data/figures/``,
 ``data/leaderboard.json``, ``data/models/M-P.json``, ``data/calibration/``, ``data/explanations/``,
-``data/external/sources.json``, ``data/raw/source.json`` and ``data/contact_sheet.jpg``. Writes
+``data/raw/`` and ``data/contact_sheets/``. Writes
 ``data/report/index.html``, which needs no network and prints well, and ``data/report/M-P.md``, a model card (Mitchell
 et al. 2019, arXiv:1810.03993) with the front matter that model hubs read. The page shows faces, so both lie under
 ``data/``. Nothing is computed anew: every number is one of those files', rounded. As the last stage (it waits for the
@@ -25,7 +25,7 @@ from stages import tracking
 from stages.errors import run
 from stages.files import publish, read_json
 from stages.params import Params, Phase, load
-from stages.reporting import figures, findings
+from stages.reporting import figures, findings, worth
 
 REPORT = Path("data/report")
 MADE = f"""Made: {REPORT}/index.html, {REPORT}/*.md (a card for each detector), data/champion.keras, metrics/, plots/.
@@ -37,7 +37,7 @@ OPEN = f"""open {REPORT}/index.html in a browser: would this detector work for y
       dvc metrics show   the headline figures;  dvc metrics diff  what an experiment changed
       make ui            the runs in MLflow"""
 TABLES = (
-    *("roc", "reliability", "robustness", "external", "operating_points", "answers"),
+    *("roc", "reliability", "robustness", "sets", "operating_points", "answers"),
     *("report", "confusion", "deletion"),
 )
 
@@ -61,9 +61,10 @@ def gather(params: Params) -> dict[str, Any]:
     """All that the templates show: files as they are, by their names, and for each detector what they say in words."""
     board = pd.read_csv("plots/leaderboard.csv")
     detectors = {name: read_detector(name) for name in board["detector"]}
-    source, data = read_json("data/raw/source.json"), read_json("metrics/data.json")
+    sources = {name: read_json(f"data/raw/{name}.json") for name in params.sets}
+    data = read_json("metrics/data.json")
     pairs = pd.read_csv("plots/differences.csv")
-    words = findings.Findings(data, source, board, pairs, params)
+    words = findings.Findings(data, sources, board, pairs, params)
     return {
         "params": params,
         "phases": get_args(Phase),
@@ -71,10 +72,11 @@ def gather(params: Params) -> dict[str, Any]:
         "detectors": detectors,
         "pairs": pairs.to_dict("records"),
         "cross": pd.read_csv("plots/cross_generator.csv"),
-        "external": read_json("data/external/sources.json"),
+        "sets": pd.read_csv("plots/data/sets.csv"),
         "data": data,
-        "source": source,
+        "sources": sources,
         "licence": words.licence,
+        "drawn": worth.source(sources[name]["source"] for name in params.training_sets) == "sample",
         "cautions": {name: words.caution(detector) for name, detector in detectors.items()},
         "findings": {name: words.of(detector) for name, detector in detectors.items()},
     }
@@ -113,7 +115,8 @@ def pictures(content: dict[str, Any]) -> dict[str, Markup]:
         drawn["robustness"] = figures.robustness(tables["robustness"], "roc_auc", "AUC")
         drawn["robustness_recall"] = figures.robustness(tables["robustness"], "recall_fake", "Fakes called fake")
     sheets = {name: jpeg(f"data/explanations/{name}/sheet.jpg") for name in content["detectors"]}
-    return {name: svg(figure) for name, figure in drawn.items()} | sheets | {"faces": jpeg("data/contact_sheet.jpg")}
+    faces = {name: jpeg(f"data/contact_sheets/{name}.jpg") for name in content["sources"]}
+    return {name: svg(figure) for name, figure in drawn.items()} | sheets | {"faces": faces}
 
 
 def svg(figure: Figure) -> Markup:

@@ -1,14 +1,16 @@
 """Stage `score`: the only forward passes after training. One row an image and condition.
 
-Reads ``data/shards/``, ``data/external/`` and ``data/models/M-P.keras``; writes ``data/scores/M-P.parquet`` with
-``split`` (valid, test, or external/NAME), ``condition`` ("clean": the image as it is; else a kind of corruption and its
-strength, such as "jpeg 50"), ``member``, ``label`` (1 fake, 0 real), ``logit`` and ``score`` = P(fake).
+Reads ``data/shards/`` and ``data/models/M-P.keras``; writes ``data/scores/M-P.parquet`` with ``set``, ``split`` (valid;
+test; or unseen: test images of a set, or of a class of it, that the detector did not learn from), ``condition``
+("clean": the image as it is; else a kind of corruption and its strength, such as "jpeg 50"), ``member``, ``label`` (1
+fake, 0 real), ``logit`` and ``score`` = P(fake).
 
-The first ``corruptions.images_per_class`` test faces of each class are corrupted in all ways of ``corruptions``; the
-shards are shuffled, so the first ones are any ones. The copies are made on the way to the network, and kept nowhere.
+The first ``corruptions.images_per_class`` test faces of each class of the sets to learn from are corrupted in all ways
+of ``corruptions``; the shards are shuffled, so the first ones are any ones. The copies are made on the way to the
+network, and kept nowhere.
 
 A table of each pass is kept in a git-ignored scratch folder until a later run of the stage no longer wants it: a run
-that is killed resumes there, and a new external set or a new strength costs its own passes and no others.
+that is killed resumes there, and a new set to test on or a new strength costs its own passes and no others.
 """
 
 from collections.abc import Iterator
@@ -24,22 +26,26 @@ from stages.backend import tf
 from stages.detectors import assembly, device
 from stages.errors import run
 from stages.faces import corruptions, shards
-from stages.files import digest, hold, project_root, publish, read_json, reading
+from stages.faces.layout import LABELS
+from stages.files import digest, hold, project_root, publish, reading
 from stages.params import Params, detector_argument, load
 
-SHARDS, EXTERNAL = Path("data/shards"), Path("data/external")
 CODE = [Path(str(module.__file__)) for module in (assembly, corruptions, device, shards)] + [Path(__file__)]
 
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """One way through the network: the images of a split in ``folder``, under one condition."""
+    """One way through the network: the images of a set in one split, under one condition."""
 
-    folder: Path
-    images: str  # the split's name in that folder
-    split: str  # its name in the table
+    name: str  # of the set
+    split: str
     kind: str = "clean"
     strength: float = 0.0
+
+    @property
+    def folder(self) -> Path:
+        """Where its images are."""
+        return shards.folder(self.split, self.name)
 
     @property
     def condition(self) -> str:
@@ -63,11 +69,11 @@ def main() -> None:
     with hold(scratch):
         for way in passes(params):
             settings = [] if way.kind == "clean" else [params.corruptions.seed, params.corruptions.images_per_class]
-            key = digest(common, shards.summary(way.folder, way.images), way.split, way.condition, *settings)
+            key = digest(common, shards.summary(way.folder), way.split, way.condition, *settings)
             kept = scratch / f"{key}.parquet"
             if not kept.exists():
                 with publish(kept) as part:
-                    table = forward(network, way, params, f"{name} on {way.split}, {way.condition}")
+                    table = forward(network, way, params, f"{name} on {way.name}, {way.split}, {way.condition}")
                     table.to_parquet(part, index=False)
             wanted.add(kept)
             with reading(kept):
@@ -76,6 +82,9 @@ def main() -> None:
             stale.unlink()
 
     scores = pd.concat(tables, ignore_index=True)
+    for unseen, kinds in ((one, params.unseen(one)) for one in params.sets):
+        of = (scores["set"] == unseen) & scores["label"].isin([LABELS[kind] for kind in kinds])
+        scores.loc[of, "split"] = "unseen"
     with publish(f"data/scores/{name}.parquet") as part:
         scores.to_parquet(part, index=False)
     conditions = scores.loc[scores["split"] == "test", "condition"].nunique()
@@ -83,22 +92,24 @@ def main() -> None:
 
 
 def passes(params: Params) -> Iterator[Pass]:
-    """Every pass that the parameters and the external sets ask for."""
-    yield Pass(SHARDS, "valid", "valid")
-    yield Pass(SHARDS, "test", "test")
-    for name in read_json(EXTERNAL / "shards.json"):
-        yield Pass(EXTERNAL, name, f"external/{name}")
+    """Every pass that the parameters and the sets ask for."""
+    for folder in shards.training("valid"):
+        yield Pass(folder.name, "valid")
+    tests = [name for name in params.sets if (shards.folder("test", name) / shards.SUMMARY).exists()]
+    for name in tests:
+        yield Pass(name, "test")
     for kind, strengths in params.corruptions.conditions().items():
         for strength in strengths:
-            yield Pass(SHARDS, "test", "test", kind, strength)
+            for name in tests:
+                if params.unseen(name) != {"real", "fake"}:
+                    yield Pass(name, "test", kind, strength)
 
 
 def forward(network: device.Network, way: Pass, params: Params, description: str) -> pd.DataFrame:
     """The rows of one pass."""
     clean = way.kind == "clean"
     batches = shards.faces(
-        way.folder,
-        way.images,
+        [way.folder],
         size=params.image.size,
         batch_size=params.score.batch_size,
         per_class=None if clean else params.corruptions.images_per_class,
@@ -111,6 +122,7 @@ def forward(network: device.Network, way: Pass, params: Params, description: str
         rows.append(
             pd.DataFrame(
                 {
+                    "set": way.name,
                     "split": way.split,
                     "condition": way.condition,
                     "member": [member.decode() for member in members.numpy()],

@@ -1,21 +1,27 @@
 """Stage `split`: which image trains, validates or tests.
 
-Reads ``data/index.parquet``; writes ``data/manifest.csv``, one row an image that takes part; quarantined ones do not.
+Reads, of each set, ``data/index/NAME.parquet`` and ``data/groups/NAME.parquet``. Writes ``data/manifests/NAME.csv``,
+one row an image that takes part (quarantined ones do not), and ``data/training.json``, how many images of each set and
+class train and validate.
 
-``split.method`` = ``official`` takes the archive's own folders; where it has no validation images, some of its training
-ones are drawn for that. ``stratified`` draws the splits anew, in the same shares of each class, and depends on names
-and ``split.seed`` alone, not on the order of the archive.
+A set with ``use: test`` tests with all its images. Of others, ``split.method`` = ``official`` takes the archive's own
+folders; where it has no validation images, some of its training ones are drawn for that. ``stratified`` draws the
+splits anew, in the same shares of each class, and depends on names and ``split.seed`` alone, not on the order of the
+archive. A set's own ``split`` goes before ``split.method``.
 
-``split.near_duplicates`` says what becomes of images that are equal or nearly so (one ``group`` of the index, which may
-span classes): ``group`` keeps them in one split, ``drop`` keeps the first of each group, in the order train, valid,
-test, then by name, so that the test split loses what the training split knows; ``keep`` lets them fall anywhere.
+``split.near_duplicates`` says what becomes of images of a set that are equal or nearly so (one ``group`` of the audit,
+which may span classes): ``group`` keeps them in one split, ``drop`` keeps the first of each group, in the order train,
+valid, test, then by name, so that the test split loses what the training split knows; ``keep`` lets them fall anywhere.
+What a set above has too, exactly or nearly, goes where it is there; where it cannot, it is left out: nothing that
+trains is tested on. So a set that is added below others moves none of their images.
 
-``split.group_by`` keeps relatives together, such as the frames of a video or the photos of a person: images in whose
-names this regular expression finds the same text (its first group's, if it has one). Relatives and near-duplicates that
-share an image are one group, and the manifest says which; only ``keep`` goes by relatives alone.
+``group_by``, of a set, keeps relatives together, such as the frames of a video or the photos of a person: images in
+whose names this regular expression finds the same text (its first group's, if it has one). Relatives and
+near-duplicates that share an image are one group, and the manifest says which; only ``keep`` goes by relatives alone.
 
-``split.train_per_class`` then thins the training images out and leaves validation and test as they are, for learning
-curves; ``split.limit_per_class`` takes from all three, for quick runs.
+``split.train_per_class`` then thins the training images of each set out and leaves validation and test as they are, for
+learning curves; ``split.limit_per_class`` takes from all three, for quick runs; ``split.leave_out`` keeps sets, or one
+of their classes, out of training and validation, and leaves their test images as they are.
 """
 
 import re
@@ -31,68 +37,115 @@ from stages import params
 from stages.errors import UserError, run
 from stages.faces import manifest
 from stages.faces.layout import LABELS, SPLITS
-from stages.files import reading
+from stages.files import publish, reading, write_json
 
-INDEX = Path("data/index.parquet")
-MANIFEST = Path("data/manifest.csv")
+INDEXES, GROUPS, MANIFESTS, TRAINING = (
+    Path(path) for path in ("data/index", "data/groups", "data/manifests", "data/training.json")
+)
 MIN_IMAGES = 2  # of each class in each split: below that neither training nor a figure means anything
 
 Integers = NDArray[np.int64]
 
 
 def main() -> None:
-    """Write the manifest and say what is in it."""
-    split = params.load().split
+    """Write the manifests and say what is in them."""
+    settings = params.load()
     pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own keeps what is freed
     pa.set_cpu_count(1)  # and so does the system's, in every thread
-    images, quarantined = _read_sound()
-    if split.method == "official":
-        _require_folders(images)
+    placed = pd.Series(dtype=np.int64)  # the split of each group of near-duplicates of the sets so far, by its number
+    counts = {}
+    with publish(MANIFESTS) as part:
+        part.mkdir()
+        for name in settings.sets:
+            images, quarantined = _read_sound(name)
+            total = len(images)
+            images = _split(name, images.assign(above=images["alike"].map(placed).fillna(-1).astype(int)), settings)
+            first = pd.Series(_rank(images["split"])).groupby(images["alike"].to_numpy()).min()
+            placed = placed.combine_first(first)
+            images = images[~_left_out(name, images, settings)]
+            counts[name] = _counts(images)
+            images = images.assign(group=pd.factorize(images["group"])[0])
+            manifest.write(images, part / f"{name}.csv")
+            _summarise(name, images, quarantined, total)
+        _require_images(counts, settings)
+    write_json(
+        TRAINING,
+        {
+            split: {
+                name: counts[name].loc[split].to_dict()
+                for name in settings.training_sets
+                if counts[name].loc[split].sum()
+            }
+            for split in ("train", "valid")
+        },
+    )
+
+
+def _split(name: str, images: pd.DataFrame, settings: params.Params) -> pd.DataFrame:
+    """The images of a set that take part, each with its split.
+
+    ``above`` is the number of the split in which a set above has an image that is equal or nearly so; -1 for none.
+    """
+    split, chosen = settings.split, settings.sets[name]
+    official = settings.method(name) == "official"
+    if chosen.use == "test":
+        images = images.assign(split="test")
+    elif official:
+        _require_folders(name, images)
     has_valid = "valid" in set(images["split"])
-    if split.group_by:
-        images = _relate(images, split.group_by)
-        _summarise_relatives(images)
-
-    sound = len(images)
-    if split.near_duplicates == "drop":
+    if chosen.group_by:
+        images = _relate(name, images, chosen.group_by)
+        _summarise_relatives(name, images)
+    if split.near_duplicates == "drop" and chosen.use == "train":
         images = images[~images["alike"].duplicated()]
-    if split.method == "official" and split.group_by:
-        _require_whole(images)
-    unlike = len(images)
     if split.limit_per_class is not None:
-        images = _draw(images, split)
-    drawn = len(images)
-    if split.method == "stratified":
-        images = images.assign(split=_stratify(images, SPLITS, split))
-    elif not has_valid:
-        train = images["split"] == "train"
-        images.loc[train, "split"] = _stratify(images[train], ("train", "valid"), split)
-        validating = (images["split"] == "valid").sum()
-        print(f"no usable image lies below a folder valid; {validating:,} of the training images validate")
-    if split.train_per_class is not None:
-        images = _thin(images, split.train_per_class, split.seed)
-    _require_images(images, split)
+        images = _draw(images, split, by_split=official)
+    if chosen.use == "train":
+        if official and chosen.group_by:
+            _require_whole(name, images)
+        if not official:
+            images = images.assign(split=_stratify(images, SPLITS, split))
+        elif not has_valid:
+            train = images["split"] == "train"
+            images.loc[train, "split"] = _stratify(images[train], ("train", "valid"), split)
+            validating = (images["split"] == "valid").sum()
+            print(
+                f"no usable image of {name} lies below a folder valid; {validating:,} of the training images validate"
+            )
+    elsewhere = (images["above"] >= 0) & (images["above"] != _rank(images["split"]))
+    if elsewhere.any():
+        print(f"{name}: {elsewhere.sum():,} images are left out: a set above has them, in another split")
+    images = images[~elsewhere]
+    return images if split.train_per_class is None else _thin(images, split.train_per_class, split.seed)
 
-    manifest.write(images, MANIFEST)
-    _summarise(images, quarantined, sound - unlike, unlike - drawn)
+
+def _left_out(name: str, images: pd.DataFrame, settings: params.Params) -> pd.Series:
+    """Which images ``split.leave_out`` keeps out of training and validation."""
+    kinds = [LABELS[kind] for kind in settings.left_out(name)]
+    left_out: pd.Series = images["label"].isin(kinds) & (images["split"] != "test")
+    return left_out
 
 
-def _read_sound() -> tuple[pd.DataFrame, int]:
-    """The images that can be used, by split then name, their groups numbered in that order; and how many cannot.
+def _read_sound(name: str) -> tuple[pd.DataFrame, int]:
+    """The images of a set that can be used, by split then name; and how many cannot.
 
-    ``alike`` is the group of near-duplicates, ``relatives`` that of ``split.group_by`` (each image its own, until
+    ``alike`` is the group of near-duplicates, ``relatives`` that of ``group_by`` (each image its own, until
     :func:`_relate`), and ``group`` is both merged. Pandas would sort by two columns of text in much memory.
     """
-    with reading(INDEX), pq.ParquetFile(INDEX) as file:
-        table = file.read(["member", "label", "split", "verdict", "group"])
+    index, groups = INDEXES / f"{name}.parquet", GROUPS / f"{name}.parquet"
+    with reading(index), pq.ParquetFile(index) as file:
+        table = file.read(["member", "label", "split", "verdict"])
     images: pd.DataFrame = table.to_pandas(split_blocks=True, self_destruct=True)
     del table
     sound = (images.pop("verdict") == "ok").to_numpy()
+    with reading(groups):
+        alike = np.full(len(sound), -1)
+        alike[sound] = pd.read_parquet(groups)["group"]
     order = images["member"].argsort().to_numpy()
     order = order[sound[order]]
-    images = images.iloc[order[_rank(images["split"])[order].argsort(kind="stable")]].reset_index(drop=True)
-    images["group"] = pd.factorize(images["group"])[0]
-    images = images.assign(alike=images["group"], relatives=range(len(images)))
+    order = order[_rank(images["split"])[order].argsort(kind="stable")]
+    images = images.iloc[order].reset_index(drop=True).assign(alike=alike[order])
+    images = images.assign(group=images["alike"], relatives=range(len(images)))
     return images, len(sound) - len(images)
 
 
@@ -101,17 +154,17 @@ def _rank(splits: pd.Series) -> Integers:
     return np.select([splits == name for name in SPLITS], range(len(SPLITS)), -1)
 
 
-def _require_folders(images: pd.DataFrame) -> None:
+def _require_folders(name: str, images: pd.DataFrame) -> None:
     """Raise :class:`UserError` if an image has no official split."""
     homeless = images.loc[images["split"].isna(), "member"]
     if len(homeless):
         raise UserError(
-            f"split.method is official, but {len(homeless):,} of {len(images):,} images lie below no folder train, "
-            f"valid or test (such as {homeless.iloc[0]!r}); move them there, or set split.method to stratified"
+            f"{name}: its split is official, but {len(homeless):,} of {len(images):,} images lie below no folder "
+            f"train, valid or test (such as {homeless.iloc[0]!r}); move them there, or set split.method to stratified"
         )
 
 
-def _relate(images: pd.DataFrame, group_by: str) -> pd.DataFrame:
+def _relate(name: str, images: pd.DataFrame, group_by: str) -> pd.DataFrame:
     """The images with the ``name`` that ``group_by`` finds for each (None: none, a group of its own), and its groups.
 
     Raises :class:`UserError` if it finds none at all.
@@ -123,8 +176,13 @@ def _relate(images: pd.DataFrame, group_by: str) -> pd.DataFrame:
     named = names.notna()
     if not named.any():
         raise UserError(
-            f"split.group_by = '{group_by}' matches none of {len(images):,} names (such as "
+            f"sets.{name}.group_by = '{group_by}' matches none of {len(images):,} names (such as "
             f"{images['member'].iloc[0]!r}); change it, or leave it empty"
+        )
+    if named.all() and names.nunique() == 1:
+        raise UserError(
+            f"sets.{name}.group_by = '{group_by}' finds {names.iloc[0]!r} in all {len(images):,} names, so they "
+            "cannot be split; change it, or leave it empty"
         )
     relatives = images["relatives"].where(~named, len(images) + pd.factorize(names)[0])
     return images.assign(name=names, relatives=relatives, group=_merge(images["alike"], relatives))
@@ -142,22 +200,22 @@ def _merge(first: pd.Series, second: pd.Series) -> Integers:
     return pd.factorize(component[first])[0].astype(np.int64)
 
 
-def _require_whole(images: pd.DataFrame) -> None:
+def _require_whole(name: str, images: pd.DataFrame) -> None:
     """Raise :class:`UserError` if official splits separate relatives."""
     parts = images.groupby("name", sort=False)["split"].unique()  # by split, then name
     broken = parts[parts.str.len() > 1]
     if len(broken):
         raise UserError(
-            f"split.method is official, but the group {broken.index[0]!r} of split.group_by has images in "
+            f"{name}: its split is official, but the group {broken.index[0]!r} of its group_by has images in "
             f"{broken.iloc[0][0]} and {broken.iloc[0][1]} ({len(broken):,} of {len(parts):,} groups straddle); set "
-            "split.method to stratified, or leave split.group_by empty"
+            "split.method to stratified, or leave group_by empty"
         )
 
 
-def _draw(images: pd.DataFrame, split: params.Split) -> pd.DataFrame:
+def _draw(images: pd.DataFrame, split: params.Split, *, by_split: bool) -> pd.DataFrame:
     """``limit_per_class`` images of each class, or all where there are no more; of each official split its share."""
     random = np.random.default_rng(split.seed)
-    places = images["split"] if split.method == "official" else pd.Series("", images.index)
+    places = images["split"] if by_split else pd.Series("", images.index)
     kept = []
     for label in LABELS.values():
         counts = places[images["label"] == label].value_counts().sort_index()
@@ -179,10 +237,11 @@ def _stratify(images: pd.DataFrame, names: tuple[str, ...], split: params.Split)
     """One of these splits for each image, such that no group straddles and each class comes near to the fractions.
 
     Groups go one by one to the split that lacks their images most: those that span classes first, then the largest,
-    else in random order. With one class a group, no split is further from its share than the largest group has
-    images, and groups of one image meet the shares exactly.
+    else in random order; a group that a set above has, too, goes where it is there. With one class a group, no split is
+    further from its share than the largest group has images, and groups of one image meet the shares exactly.
     """
     groups = images["relatives" if split.near_duplicates == "keep" else "group"]
+    above = images["above"].where(images["above"] >= 0).groupby(groups).min()  # of each group; NaN for none
     fractions = np.array([getattr(split.fractions, name) for name in names])
     contents = pd.crosstab(groups, images["label"]).reindex(columns=list(LABELS.values()), fill_value=0)
     counts = contents.to_numpy(np.int64)  # groups × classes
@@ -191,8 +250,10 @@ def _stratify(images: pd.DataFrame, names: tuple[str, ...], split: params.Split)
     random = np.random.default_rng(split.seed).permutation(len(counts))
     size, spans = counts.sum(axis=1), (counts > 0).all(axis=1)
     place = np.empty(len(counts), np.int64)
-    for group in np.lexsort((random, -size, ~spans)):
-        place[group] = (lacking @ counts[group]).argmax()
+    fixed = above.reindex(contents.index).to_numpy()
+    for group in np.lexsort((random, -size, ~spans, np.isnan(fixed))):
+        known = not np.isnan(fixed[group]) and SPLITS[int(fixed[group])] in names
+        place[group] = names.index(SPLITS[int(fixed[group])]) if known else (lacking @ counts[group]).argmax()
         lacking[place[group]] -= counts[group]
     return np.array(names)[place[contents.index.get_indexer(pd.Index(groups))]]
 
@@ -205,21 +266,26 @@ def _shares(weights: NDArray[np.float64], total: int) -> Integers:
     return shares
 
 
-def _require_images(images: pd.DataFrame, split: params.Split) -> None:
-    """Raise :class:`UserError` unless each split has enough of each class."""
-    counts = {(row.Index, kind): getattr(row, kind) for row in _counts(images).itertuples() for kind in LABELS}
-    for (name, kind), count in counts.items():
-        if count < MIN_IMAGES:
-            there = ", ".join(f"{name} {counts[name, 'real']:,}/{counts[name, 'fake']:,}" for name in SPLITS)
+def _require_images(counts: dict[str, pd.DataFrame], settings: params.Params) -> None:
+    """Raise :class:`UserError` unless each split has enough of each class, of all sets that train."""
+    split, training = settings.split, settings.training_sets
+    of = sum((counts[name] for name in training[1:]), counts[training[0]])
+    for name in SPLITS:
+        for kind in LABELS:
+            if of.loc[name, kind] >= MIN_IMAGES:
+                continue
+            there = ", ".join(f"{name} {of.loc[name, 'real']:,}/{of.loc[name, 'fake']:,}" for name in SPLITS)
             limit = "raise split.limit_per_class, " if split.limit_per_class is not None else ""
-            remedy = "set split.method to stratified" if split.method == "official" else "change split.fractions"
-            grouped = ["split.group_by"] if split.group_by else []
-            if split.near_duplicates == "group" and images["alike"].duplicated().any():
+            limit += "leave fewer sets out (split.leave_out), " if split.leave_out else ""
+            official = all(settings.method(name) == "official" for name in training)
+            remedy = "set split.method to stratified" if official else "change split.fractions"
+            grouped = ["group_by"] if any(settings.sets[name].group_by for name in training) else []
+            if split.near_duplicates == "group":
                 grouped.append("split.near_duplicates")
-            if split.method == "stratified" and grouped:
+            if not official and grouped:
                 remedy += f" or {' or '.join(grouped)}, whose groups may be too large"
             raise UserError(
-                f"split.method = {split.method} leaves {count} {kind} images for {name}, and each split needs "
+                f"{', '.join(training)}: there are {of.loc[name, kind]} {kind} images for {name}, and each split needs "
                 f"{MIN_IMAGES} of each class (real/fake: {there}); add images, {limit}or {remedy}"
             )
 
@@ -231,12 +297,12 @@ def _counts(images: pd.DataFrame) -> pd.DataFrame:
     return counts.set_axis(list(LABELS), axis="columns")
 
 
-def _summarise(images: pd.DataFrame, quarantined: int, duplicates: int, surplus: int) -> None:
-    """A table of what takes part, what was left out, and how many images give an earlier split away."""
-    print(f"{MANIFEST}: {len(images):,} images")
+def _summarise(name: str, images: pd.DataFrame, quarantined: int, sound: int) -> None:
+    """A table of what takes part of a set, what was left out, and how many images give an earlier split away."""
+    print(f"{MANIFESTS / name}.csv: {len(images):,} images")
     for row in _counts(images).itertuples():
         print(f"  {row.Index:<5}  {row.real:>8,} real  {row.fake:>8,} fake")
-    print(f"left out: {quarantined:,} quarantined, {duplicates:,} duplicates, {surplus:,} above split.limit_per_class")
+    print(f"left out: {quarantined:,} quarantined, {sound - len(images):,} others")
     rank = pd.Series(_rank(images["split"]), images.index)
     if leaks := int((rank > rank.groupby(images["alike"]).transform("min")).sum()):
         print(
@@ -245,11 +311,13 @@ def _summarise(images: pd.DataFrame, quarantined: int, duplicates: int, surplus:
         )
 
 
-def _summarise_relatives(images: pd.DataFrame) -> None:
-    """How many groups ``split.group_by`` names, and how many the archive's own splits would separate."""
+def _summarise_relatives(name: str, images: pd.DataFrame) -> None:
+    """How many groups ``group_by`` names, and how many the archive's own splits would separate."""
     parts = images.groupby("name")["split"].nunique()
     straddling = f"; {(parts > 1).sum():,} straddle the archive's own splits" if parts.any() else ""
-    print(f"split.group_by: {len(parts):,} groups in {images['name'].count():,} of {len(images):,} images{straddling}")
+    print(
+        f"{name}, group_by: {len(parts):,} groups in {images['name'].count():,} of {len(images):,} images{straddling}"
+    )
 
 
 if __name__ == "__main__":

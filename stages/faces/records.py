@@ -10,8 +10,8 @@ from stages.faces.shards import Record
 from stages.faces.zips import Zip
 
 
-def read(faces: Zip, images: pd.DataFrame) -> Iterator[Record]:
-    """The images (columns member, place, label, encoding) out of an open archive, in their order.
+def read(name: str, faces: Zip, images: pd.DataFrame) -> Iterator[Record]:
+    """The images (columns member, place, label, encoding) out of the open archive of the set ``name``, in their order.
 
     Those whose encoding is ``original`` come as they are, the others as lossless PNG. Raises :class:`UserError` where
     one that was sound when it was looked at is not any more.
@@ -24,4 +24,4 @@ def read(faces: Zip, images: pd.DataFrame) -> Iterator[Record]:
             raise UserError(
                 f"{faces.path}: {member} is {error}, though it was found sound before; run `dvc repro` again"
             ) from None
-        yield Record(stored, label, member)
+        yield Record(stored, label, f"{name}/{member}")

@@ -1,12 +1,13 @@
 """Shards: TFRecord files of encoded images, their summary, and the batches that networks are fed.
 
-A record holds ``image`` (the bytes of a JPEG or PNG), ``label`` (1 fake, 0 real) and ``member`` (its name in the
-archive). ``shards.json`` beside the files counts them and holds a digest of each split, so that nobody reads
-gigabytes to learn how many there are or whether they changed.
+A folder holds the images of a set in one split. A record holds ``image`` (the bytes of a JPEG or PNG), ``label``
+(1 fake, 0 real) and ``member`` (its set and its name in the archive). ``shards.json`` beside the files counts them and
+holds a digest, so that nobody reads gigabytes to learn how many there are or whether they changed. A folder without
+images is empty.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,22 +18,35 @@ from stages.files import read_json, write_json
 
 SHUFFLE_BUFFER = 8192  # encoded images held for shuffling: about 250 MB at 256 px; files are shuffled on disk already
 READ_BUFFER = 2**20  # bytes; one thread then reads 40,000 records a second, as many as twenty cores decode
+TRAINING = Path("data/training.json")
+SUMMARY = "shards.json"
 DCT = "INTEGER_ACCURATE"  # gives Pillow's pixels
 MARGIN = 16  # px decoded around a window: the colours of a pixel come from its neighbours where chroma is halved
 
+Summary = dict[str, int | str]
 Augment = Callable[["tf.Tensor", "tf.Tensor"], "tf.Tensor"]  # a uint8 image and two integers, a seed, to another image
 
 
 class Record(NamedTuple):
-    """One image of a shard: encoded bytes, label (1 fake, 0 real), name in the archive."""
+    """One image of a shard: encoded bytes, label (1 fake, 0 real), its set and its name in the archive."""
 
     image: bytes
     label: int
     member: str
 
 
-def write(records: Iterable[Record], count: int, folder: Path, split: str, per_shard: int) -> dict[str, int | str]:
-    """Write ``count`` records as ``folder/split-00000-of-N.tfrecord``…, ``per_shard`` in each; return their summary.
+def folder(split: str, name: str) -> Path:
+    """Where the images of a set in one split lie."""
+    return Path("data/shards") / split / name
+
+
+def training(split: str) -> list[Path]:
+    """The folders to learn from in a split, train or valid, as the stage `split` lists them."""
+    return [folder(split, name) for name in read_json(TRAINING)[split]]
+
+
+def write(records: Iterable[Record], count: int, folder: Path, per_shard: int) -> Summary:
+    """Write ``count`` records as ``folder/00000-of-N.tfrecord``…, ``per_shard`` in each; return their summary.
 
     The summary has ``images``, ``real``, ``fake``, ``shards`` and ``sha256``, a digest of all records in their order.
     """
@@ -41,13 +55,19 @@ def write(records: Iterable[Record], count: int, folder: Path, split: str, per_s
     labels = [0, 0]
     stream = iter(records)
     for shard in range(shards):
-        with tf.io.TFRecordWriter(str(folder / f"{split}-{shard:05d}-of-{shards:05d}.tfrecord")) as writer:
+        with tf.io.TFRecordWriter(str(folder / f"{shard:05d}-of-{shards:05d}.tfrecord")) as writer:
             for record in _take(stream, min(per_shard, count - shard * per_shard)):
                 example = _serialise(record)
                 digest.update(example)
                 labels[record.label] += 1
                 writer.write(example)
-    return {"images": sum(labels), "real": labels[0], "fake": labels[1], "shards": shards, "sha256": digest.hexdigest()}
+    found: Summary = {
+        **{"images": sum(labels), "real": labels[0], "fake": labels[1]},
+        **{"shards": shards, "sha256": digest.hexdigest()},
+    }
+    if count:
+        write_json(folder / SUMMARY, found)
+    return found
 
 
 def _take(stream: Iterator[Record], count: int) -> Iterator[Record]:
@@ -64,19 +84,14 @@ def _serialise(record: Record) -> bytes:
     return bytes(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString(deterministic=True))
 
 
-def write_summary(folder: Path, splits: dict[str, dict[str, int | str]]) -> None:
-    """Write ``shards.json``: the summary of each split."""
-    write_json(folder / "shards.json", splits)
+def summary(folder: Path) -> Summary:
+    """The summary of a folder, as :func:`write` returned it."""
+    return dict(read_json(folder / SUMMARY))
 
 
-def summary(folder: Path, split: str) -> dict[str, int | str]:
-    """The summary of a split, as :func:`write` returned it."""
-    return dict(read_json(folder / "shards.json")[split])
-
-
-def _records(folder: Path, split: str) -> "tf.data.Dataset":
-    """The split's records as they are in the files, in their order on disk."""
-    files = sorted(str(path) for path in folder.glob(f"{split}-*.tfrecord"))
+def _records(folder: Path) -> "tf.data.Dataset":
+    """The records of a folder as they are in the files, in their order on disk."""
+    files = sorted(str(path) for path in folder.glob("*.tfrecord"))
     return tf.data.TFRecordDataset(files, buffer_size=READ_BUFFER)
 
 
@@ -152,13 +167,13 @@ def _flip(window: "tf.Tensor", seed: "tf.Tensor") -> "tf.Tensor":
     return tf.image.stateless_random_flip_left_right(window, seed + 1)
 
 
-def faces(folder: Path, split: str, *, size: int, batch_size: int, per_class: int | None = None) -> "tf.data.Dataset":
-    """Batches of (images, labels, members) of a split, whole faces as uint8, once, in their order on disk.
+def faces(folders: Sequence[Path], *, size: int, batch_size: int, per_class: int | None = None) -> "tf.data.Dataset":
+    """Batches of (images, labels, members), whole faces as uint8, once: folder by folder, in their order on disk.
 
     With ``per_class``, the first so many of each class; the others are not decoded.
     """
-    count = summary(folder, split)
-    images = sum(min(int(count[label]), per_class or int(count[label])) for label in ("real", "fake"))
+    count = counts(folders)
+    images = sum(min(count[label], per_class or count[label]) for label in ("real", "fake"))
 
     def choose(seen: "tf.Tensor", fields: dict[str, "tf.Tensor"]) -> tuple["tf.Tensor", Any]:
         label = fields["label"]
@@ -167,7 +182,7 @@ def faces(folder: Path, split: str, *, size: int, batch_size: int, per_class: in
     def example(fields: dict[str, "tf.Tensor"]) -> tuple["tf.Tensor", ...]:
         return _decode(fields["image"], size), fields["label"], fields["member"]
 
-    records = _records(folder, split).map(_parse)
+    records = _all(folders).map(_parse)
     if per_class:
         chosen = records.scan(tf.zeros(2, tf.int64), choose).filter(lambda wanted, _: wanted)
         records = chosen.map(lambda _, fields: fields)
@@ -179,16 +194,15 @@ def faces(folder: Path, split: str, *, size: int, batch_size: int, per_class: in
     )
 
 
-def labelled(folder: Path, split: str, *, size: int, batch_size: int) -> "tf.data.Dataset":
-    """Batches of (images, labels n × 1) of a split, as Keras evaluates on them."""
-    return faces(folder, split, size=size, batch_size=batch_size).map(
+def labelled(folders: Sequence[Path], *, size: int, batch_size: int) -> "tf.data.Dataset":
+    """Batches of (images, labels n × 1), as Keras evaluates on them."""
+    return faces(folders, size=size, batch_size=batch_size).map(
         lambda images, labels, _: (images, labels[:, tf.newaxis])
     )
 
 
 def augmented(
-    folder: Path,
-    split: str,
+    folders: Sequence[Path],
     *,
     size: int,
     crop: int,
@@ -197,36 +211,64 @@ def augmented(
     start: int = 0,
     augment: Augment | None = None,
 ) -> "tf.data.Dataset":
-    """Endless batches of (crops as uint8, labels n × 1): shuffled anew in each pass, each with a fresh crop and flip.
+    """Endless batches of (crops as uint8, labels n × 1), each with a fresh crop and flip.
 
-    ``augment`` may change the pixels of each (:mod:`stages.faces.augmentation`). ``start`` counts the images drawn
-    before: a resumed run goes on where it was. The order of a pass, and what happens to an image in it, depend on
-    ``seed`` and the number of the pass alone, not on which thread was faster.
+    Both classes of all sets take turns, so that a batch has as many of each, however large the sets are; each is
+    shuffled anew whenever all its images were drawn. ``augment`` may change the pixels
+    (:mod:`stages.faces.augmentation`). ``start`` counts the images drawn before: a resumed run goes on where it was.
+    The order, and what happens to an image, depend on ``seed`` and ``start`` alone, not on which thread was faster.
     """
-    images = int(summary(folder, split)["images"])
-    records = _records(folder, split).enumerate()
+    classes = [
+        (folder, label, int(count))
+        for folder in folders
+        for label, count in enumerate(summary(folder)[kind] for kind in ("real", "fake"))
+        if count
+    ]
 
-    def shuffled(number: "tf.Tensor") -> "tf.data.Dataset":
-        order = records.shuffle(SHUFFLE_BUFFER, seed=seed + number, reshuffle_each_iteration=False)
-        return order.map(lambda row, record: (number, row, record))
+    buffer = max(1, SHUFFLE_BUFFER // len(classes))
 
-    def example(number: "tf.Tensor", row: "tf.Tensor", record: "tf.Tensor") -> tuple["tf.Tensor", ...]:
-        fields = _parse(record)
-        drawn = tf.stack([tf.constant(seed, tf.int64), 2 * (number * images + row)])
-        window = decode_crop_and_flip(fields["image"], size, crop, drawn)
-        return augment(window, drawn) if augment else window, fields["label"][tf.newaxis]
+    def crops(number: int) -> "tf.data.Dataset":
+        """Endless examples of one class of one set: ``number`` among ``classes``."""
+        folder, label, images = classes[number]
+        drawn = start // len(classes) + (number < start % len(classes))  # of this class before
+        records = _records(folder).map(_parse).filter(lambda fields: fields["label"] == label)
+        records = records.apply(tf.data.experimental.assert_cardinality(images)).enumerate()
 
+        def shuffled(turn: "tf.Tensor") -> "tf.data.Dataset":
+            order = records.shuffle(buffer, seed=seed + turn, reshuffle_each_iteration=False)
+            return order.map(lambda row, fields: (turn * images + row, fields["image"], fields["label"]))
+
+        turns = tf.data.Dataset.counter(drawn // images).flat_map(shuffled).skip(drawn % images)
+        return turns.map(lambda row, image, label: (2 * (row * len(classes) + number), image, label))
+
+    def example(number: "tf.Tensor", image: "tf.Tensor", label: "tf.Tensor") -> tuple["tf.Tensor", ...]:
+        drawn = tf.stack([tf.constant(seed, tf.int64), number])
+        window = decode_crop_and_flip(image, size, crop, drawn)
+        return augment(window, drawn) if augment else window, label[tf.newaxis]
+
+    turns = tf.data.Dataset.range(start, np.iinfo(np.int64).max).map(lambda place: place % len(classes))
     return (
-        tf.data.Dataset.counter(start // images)
-        .flat_map(shuffled)
-        .skip(start % images)
+        tf.data.Dataset.choose_from_datasets([crops(number) for number in range(len(classes))], turns)
         .map(example, num_parallel_calls=tf.data.AUTOTUNE)
         .batch(batch_size, drop_remainder=True)
         .prefetch(tf.data.AUTOTUNE)
     )
 
 
-def labels(folder: Path, split: str) -> np.ndarray:
-    """The labels of a split (int8, n), in their order on disk."""
-    found = _records(folder, split).map(lambda record: _parse(record)["label"]).batch(SHUFFLE_BUFFER)
+def _all(folders: Sequence[Path]) -> "tf.data.Dataset":
+    """The records of several folders, one after the other."""
+    records = _records(folders[0])
+    for folder in folders[1:]:
+        records = records.concatenate(_records(folder))
+    return records
+
+
+def counts(folders: Sequence[Path]) -> dict[str, int]:
+    """The ``images``, and those that are ``real`` and ``fake``, of several folders."""
+    return {key: sum(int(summary(folder)[key]) for folder in folders) for key in ("images", "real", "fake")}
+
+
+def labels(folders: Sequence[Path]) -> np.ndarray:
+    """The labels (int8, n), folder by folder, in their order on disk."""
+    found = _all(folders).map(lambda record: _parse(record)["label"]).batch(SHUFFLE_BUFFER)
     return np.concatenate([batch.numpy() for batch in found]).astype(np.int8)

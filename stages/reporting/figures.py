@@ -76,6 +76,7 @@ def robustness(tables: Tables, column: str, label: str) -> Figure:
 def elsewhere(table: pd.DataFrame) -> Figure:
     """AUC, fakes found and reals called fake, a row a set, from plots/cross_generator.csv."""
     sets, detectors = list(table["set"].unique()), sorted(table["detector"].unique())
+    learned = dict(zip(table["set"], table["seen"], strict=True))
     figure = Figure(figsize=(10, 1.6 + 0.9 * len(sets)), layout="constrained")
     panels = {
         "roc_auc": "Area under the ROC curve",
@@ -91,7 +92,7 @@ def elsewhere(table: pd.DataFrame) -> Figure:
             )
             axes.plot(rows[column], place, style["marker"], color=style["color"], markersize=6, label=name)
         axes.set(title=title, xlim=(-0.02, 1.02), ylim=(len(sets) - 0.5, -0.5))
-        axes.set_yticks(range(len(sets)), sets)
+        axes.set_yticks(range(len(sets)), [f"{name}{'' if learned[name] else ', unseen'}" for name in sets])
         axes.grid(alpha=0.25)
     return _with_legend(figure)
 

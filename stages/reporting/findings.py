@@ -43,6 +43,13 @@ def shares(row: Any, figure: str) -> str:
     return f"{100 * row[figure]:.0f} % ({100 * row[f'{figure}_low']:.0f}–{100 * row[f'{figure}_high']:.0f} %)"
 
 
+def licence(source: dict[str, Any]) -> str:
+    """What is known of the licence of a set, from what the stage `download` wrote down."""
+    if source["source"] == "sample":
+        return "drawn by this project, MIT"
+    return str(source.get("licence", "not known to this pipeline; ask whoever made the images"))
+
+
 class Lead(NamedTuple):
     """How far a detector is ahead in AUC on the test images, with the paired interval; ``real``: it leaves out 0."""
 
@@ -89,19 +96,20 @@ class Findings:
     def __init__(
         self,
         data: dict[str, Any],
-        source: dict[str, Any],
+        sources: dict[str, dict[str, Any]],
         board: pd.DataFrame,
         pairs: pd.DataFrame,
         params: Params,
     ) -> None:
-        self.data, self.source, self.board, self.pairs, self.params = data, source, board, pairs, params
+        self.data, self.sources, self.board, self.pairs, self.params = data, sources, board, pairs, params
 
     @property
     def licence(self) -> str:
-        """What is known of the licence of the images."""
-        if self.source["source"] == "sample":
-            return "drawn by this project, MIT"
-        return str(self.source.get("licence", "not known to this pipeline; ask whoever made the images"))
+        """What is known of the licences of the images that it was trained on, set by set."""
+        known = {name: licence(self.sources[name]) for name in self.params.training_sets}
+        if len(known) == 1:
+            return known.popitem()[1]
+        return "; ".join(f"{name}: {said}" for name, said in known.items())
 
     def of(self, detector: dict[str, Any]) -> list[Finding]:
         """All findings about a detector (its files, as ``stages.report`` reads them), the most asked first.
@@ -130,7 +138,8 @@ class Findings:
 
     def caution(self, detector: dict[str, Any]) -> worth.Caution | None:
         """What to know of a detector before its figures."""
-        return worth.caution(self.source["source"], detector["record"]["weights"]["source"])
+        source = worth.source(self.sources[name]["source"] for name in self.params.training_sets)
+        return worth.caution(source, detector["record"]["weights"]["source"])
 
     def _at_home(self, detector: dict[str, Any]) -> Finding:
         metrics = detector["metrics"]
@@ -183,7 +192,7 @@ class Findings:
         )
 
     def _answers(self, detector: dict[str, Any]) -> Finding:
-        home, calibration = detector["external"].iloc[0], detector["calibration"]
+        home, calibration = detector["sets"].iloc[0], detector["calibration"]
         kept = home["wrong_when_answered_high"] <= calibration["max_error"]
         return Finding(
             "good" if kept and home["answered"] > WEAK else "mind",
@@ -195,7 +204,7 @@ class Findings:
         )
 
     def _probability(self, detector: dict[str, Any]) -> Finding:
-        metrics, before = detector["metrics"], detector["external"]["ece_raw"].iloc[0]
+        metrics, before = detector["metrics"], detector["sets"]["ece_raw"].iloc[0]
         return Finding(
             "good" if metrics["ece"] < 0.05 else "mind",
             "Its probability",
@@ -222,17 +231,17 @@ class Findings:
         ]
 
     def _elsewhere(self, detector: dict[str, Any]) -> list[Finding]:
-        rows = detector["external"].iloc[1:]
-        if rows.empty:
-            return [
+        rows = detector["sets"].iloc[1:]
+        found = []
+        if rows["seen"].all():
+            found = [
                 Finding(
                     "bad",
                     "On faces of other generators",
                     "was not tested. Published detectors with 99 % accuracy on one generator found 1 to 6 % of the "
-                    "fakes of others; name other people's faces under external in params.yaml before you rely on it.",
+                    "fakes of others; add other people's faces to sets in params.yaml before you rely on it.",
                 )
             ]
-        found = []
         for row in rows.to_dict("records"):
             parts = []
             if row["n_fake"]:
@@ -244,7 +253,10 @@ class Findings:
             alarm = row["n_real"] and row["false_positive_rate_high"] > 1 - WEAK
             auc = "" if math.isnan(row["roc_auc"]) else f" (AUC {interval(row, 'roc_auc')})"
             kind = "bad" if bad else "mind" if weak or alarm else "good"
-            found.append(Finding(kind, f"On {row['set']}", f"it {' and '.join(parts)}, at the same threshold{auc}."))
+            learned = "" if row["seen"] else ", which it did not learn from"
+            found.append(
+                Finding(kind, f"On {row['set']}{learned}", f"it {' and '.join(parts)}, at the same threshold{auc}.")
+            )
         return found
 
     def _leaks(self) -> Finding:

@@ -1,5 +1,6 @@
 """Whether a detector can be worth anything for photographs, before any figure is looked at."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 
@@ -10,10 +11,16 @@ class Caution(NamedTuple):
     worthless: bool
 
 
+def source(sources: Iterable[str]) -> str:
+    """Where the faces of several sets came from, in one word: sample only if all of them did."""
+    others = sorted(set(sources) - {"sample"})
+    return " and ".join(others) or "sample"
+
+
 def caution(source: str, weights: str) -> Caution | None:
     """What to know of a detector before its figures; None where they alone tell what it is worth.
 
-    ``source``: where its faces came from (sample, folder or kaggle). ``weights``: what its backbone started from
+    ``source``: where its faces came from, as :func:`source` says it. ``weights``: what its backbone started from
     (imagenet, folder or random).
     """
     if source == "sample":

@@ -1,6 +1,6 @@
 """The numbers that say how good a detector is.
 
-Throughout, ``label``: (n,), 1 fake, 0 real; ``score``: (n,), P(fake) in [0, 1]; ``logit``: (n,). An external set may
+Throughout, ``label``: (n,), 1 fake, 0 real; ``score``: (n,), P(fake) in [0, 1]; ``logit``: (n,). A set may
 hold one class only: a figure that needs the other, or any image at all, is NaN then, which a table leaves empty.
 """
 

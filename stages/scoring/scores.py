@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,7 @@ COLUMNS = ["member", "label", "logit", "score"]
 class Scores:
     """Scores of n images, in the order of their members."""
 
-    member: NDArray[np.str_]  # (n,) the image's name in the archive
+    member: NDArray[np.str_]  # (n,) the image's set and its name in the archive
     label: NDArray[np.int8]  # (n,) 1 fake, 0 real
     logit: NDArray[np.float64]  # (n,) finite
     score: NDArray[np.float64]  # (n,) P(fake), in [0, 1]
@@ -35,13 +36,28 @@ def conditions(path: Path | str) -> list[tuple[str, str]]:
 
 
 def read(path: Path | str, split: str, condition: str = "clean") -> Scores:
-    """The scores of ``split`` (valid, test, external/NAME) under ``condition`` ("clean": on the images as they are).
+    """The scores of ``split`` (valid, test) under ``condition`` ("clean": on the images as they are), of all sets.
 
     Scores are stored as float32 and widened here, so that a threshold between two of them stays between them.
-    Raises :class:`UserError` where the table is missing or broken, a score is not a number, or a class is absent, as it
-    may be in external sets only.
+    Raises :class:`UserError` where the table is missing or broken, a score is not a number, or a class is absent.
     """
-    wanted = [("split", "=", split), ("condition", "=", condition)]
+    found = _read(path, [("split", "=", split), ("condition", "=", condition)])
+    for value, name in ((1, "fake"), (0, "real")):
+        if not (found.label == value).any():
+            raise UserError(
+                f"{path}: the {split} split has no {name} image among {len(found.label)}, so nothing can be told "
+                f"apart; give it some (sets and split in params.yaml) and run `dvc repro`"
+            )
+    return found
+
+
+def read_set(path: Path | str, name: str) -> Scores:
+    """The scores of the test images of one set, seen or not, as they are. A class may be absent."""
+    return _read(path, [("split", "in", ("test", "unseen")), ("condition", "=", "clean"), ("set", "=", name)])
+
+
+def _read(path: Path | str, wanted: list[tuple[str, str, Any]]) -> Scores:
+    """The rows that match."""
     try:
         table = pq.read_table(path, columns=COLUMNS, filters=wanted).sort_by("member")
     except FileNotFoundError:
@@ -52,13 +68,7 @@ def read(path: Path | str, split: str, condition: str = "clean") -> Scores:
     broken = ~(np.isfinite(logit) & np.isfinite(score))
     if broken.any():
         raise UserError(
-            f"{path}: the {split} score of {member[broken][0]} is not a finite number ({broken.sum()} of {len(score)} "
+            f"{path}: the score of {member[broken][0]} is not a finite number ({broken.sum()} of {len(score)} "
             f"are not); the training diverged, so lower its learning_rate in params.yaml and run `dvc repro`"
         )
-    for value, name in ((1, "fake"), (0, "real")):
-        if not split.startswith("external/") and not (label == value).any():
-            raise UserError(
-                f"{path}: the {split} split has no {name} image among {len(label)}, so nothing can be told apart; "
-                f"give it some (data and split in params.yaml) and run `dvc repro`"
-            )
     return Scores(member.astype(np.str_), label, logit.astype(np.float64), score.astype(np.float64))

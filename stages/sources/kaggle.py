@@ -49,13 +49,13 @@ INTERCEPTED = (
     "a proxy or a login page may stand between (open https://www.kaggle.com in a browser on this machine), "
     "so mend that and run again"
 )
-NO_ACCOUNT = "data.source: sample needs no account"
+NO_ACCOUNT = "a set with source: sample needs no account"
 NEW_TOKEN = (
     "create a token at https://www.kaggle.com/settings and save it as ~/.kaggle/access_token or in KAGGLE_API_TOKEN"
 )
 
 
-def fetch(dataset: str, pinned: str | None, archive: Path, keep: Path) -> dict[str, Any]:
+def fetch(dataset: str, pinned: str | None, archive: Path, keep: Path, *, both: bool = True) -> dict[str, Any]:
     """Bring the Kaggle data set ``dataset`` (OWNER/NAME) to ``archive`` through the folder ``keep``; return provenance.
 
     ``pinned`` is the SHA-256 that the archive must have, or None for any. Raises :class:`UserError` for all that can go
@@ -64,14 +64,14 @@ def fetch(dataset: str, pinned: str | None, archive: Path, keep: Path) -> dict[s
     keep.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(keep / "lock", timeout=0):
-            provenance = _kept(keep) or _obtain(dataset, keep)
+            provenance = _kept(keep) or _obtain(dataset, keep, both)
     except Timeout:
         raise UserError(
             f"another run is downloading {dataset} to {keep}; wait until it is done and run again"
         ) from None
     if pinned and pinned != provenance["sha256"]:
         raise UserError(
-            f"the archive of {dataset} has sha256 {provenance['sha256']}, but data.kaggle.sha256 is {pinned}; "
+            f"the archive of {dataset} has sha256 {provenance['sha256']}, but params.yaml has sha256: {pinned}; "
             f"correct the parameter, or delete {keep} to download it anew"
         )
     try:
@@ -100,7 +100,7 @@ def _fingerprint(path: Path) -> list[int]:
     return [path.stat().st_size, path.stat().st_mtime_ns]
 
 
-def _obtain(dataset: str, keep: Path) -> dict[str, Any]:
+def _obtain(dataset: str, keep: Path, both: bool) -> dict[str, Any]:
     """Download, verify, and only then call it ``archive.zip``; return its provenance."""
     part = keep / "archive.zip.part"
     with _bounded_requests():
@@ -112,7 +112,7 @@ def _obtain(dataset: str, keep: Path) -> dict[str, Any]:
         raise UserError(
             f"what came from Kaggle is not a sound zip ({error}) and was deleted; run again to download it anew"
         ) from None
-    require_classes(counts, f"Kaggle's {dataset}")
+    require_classes(counts, f"Kaggle's {dataset}", both=both)
     if dataset == DEFAULT_DATASET and (
         missing := {Place(kind, split) for split in SPLITS for kind in LABELS} - counts.keys()
     ):
@@ -377,10 +377,10 @@ def _sentence(error: Exception, dataset: str) -> str:
         case 403:
             return (
                 f"Kaggle denied access to {dataset} (403); open {page} while logged in and accept its terms, if it "
-                "asks; if it is not to be seen there, it is private or data.kaggle.dataset is misspelt"
+                "asks; if it is not to be seen there, it is private or its name in params.yaml is misspelt"
             )
         case 404:
-            return f"Kaggle has no data set {dataset} (404); check the spelling of data.kaggle.dataset against {page}"
+            return f"Kaggle has no data set {dataset} (404); check its spelling in params.yaml against {page}"
         case 429:
             wait = _retry_after(error)
             pause = f"{wait:.0f} s" if wait else "an hour"

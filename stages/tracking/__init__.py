@@ -1,7 +1,7 @@
 """Tracking: MLflow as a mirror of the files that the stages wrote, one run a detector.
 
 Files are the truth. This module reads them (``data/models/M-P.keras`` and its record, ``data/calibration/M-P.json``,
-``data/figures/M-P.json``, ``plots/detectors/M-P/``, ``data/raw/source.json`` and, where they are there,
+``data/figures/M-P.json``, ``plots/detectors/M-P/``, ``data/raw/`` and, where they are there,
 ``data/contact_sheet.jpg``, ``data/explanations/M-P/sheet.jpg`` and ``data/report/M-P.md``) and writes none, so it also
 sends what an absent server missed (``make track``) and what DVC restored from its cache without running. A run is found
 by the digest of its model. Its tag ``mirror_digest``, set last, is the digest of all that it shows: the same files are
@@ -43,13 +43,13 @@ from stages.params import Params
 from stages.tracking import registry
 from stages.tracking.content import (
     CALIBRATION,
-    DATA_SOURCE,
     Detector,
     curves,
     description,
     detectors,
     figures,
     parameters,
+    source_file,
     tags,
 )
 from stages.tracking.packaging import package
@@ -254,7 +254,7 @@ def _send_detector(client: Any, experiment: str, detector: Detector, params: Par
     if same and same.data.tags.get("mirror_digest") == detector.digest:
         return "already there"
     start, end = detector.trained
-    note = {"mlflow.note.content": description(detector)}  # at first alone: a person may write another later
+    note = {"mlflow.note.content": description(detector, params)}  # at first alone: a person may write another later
     known = same or client.create_run(experiment, start, labels | note, detector.name)
     run_id = known.info.run_id
     registry.found_or_made(
@@ -264,7 +264,7 @@ def _send_detector(client: Any, experiment: str, detector: Detector, params: Par
         ),
     )
     registry.found_or_made(
-        lambda: client.get_run(run_id).inputs.dataset_inputs, lambda: client.log_inputs(run_id, [_dataset()])
+        lambda: client.get_run(run_id).inputs.dataset_inputs, lambda: client.log_inputs(run_id, _datasets(params))
     )
     model_id, is_new = _send_model(client, known, detector, values)
     # The times of points hang on the training alone: a point that is sent again is the same point. A complete run has
@@ -293,14 +293,17 @@ def _send_detector(client: Any, experiment: str, detector: Detector, params: Par
     return "updated" if complete else "sent"
 
 
-def _dataset() -> Any:
-    """The images of the run, as MLflow's column "Dataset" shows them: a name, and a digest of the archive."""
+def _datasets(params: Params) -> list[Any]:
+    """The sets to learn from, as MLflow's column "Dataset" shows them: a name, and a digest of the archive."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    source = read_json(DATA_SOURCE)
-    name, digest = source.get("dataset", source["source"]), source["sha256"][:32]  # MLflow takes 36 characters
     context = InputTag("mlflow.data.context", "training")
-    return DatasetInput(Dataset(name, digest, source["source"], json.dumps(source)), [context])
+    found = []
+    for name in params.training_sets:
+        source = read_json(source_file(name))
+        digest = source["sha256"][:32]  # MLflow takes 36 characters
+        found.append(DatasetInput(Dataset(name, digest, source["source"], json.dumps(source)), [context]))
+    return found
 
 
 def _run(client: Any, experiment: str, detector: Detector) -> Any:

@@ -15,14 +15,13 @@ from typing import Any, NamedTuple
 from ruamel.yaml import YAML
 
 from stages.errors import UserError
-from stages.files import read_json, sha256
+from stages.files import digest, read_json, sha256
 from stages.params import Params, detectors_of
 from stages.reporting import worth
 
-DATA_SOURCE, CONTACT_SHEET = Path("data/raw/source.json"), Path("data/contact_sheet.jpg")
 EVIDENCE = "class_activation_maps.jpg"
 CALIBRATION, CARD = "calibration.json", "model_card.md"  # their names in a run
-SHARED_STAGES, MODEL_STAGES = ("download", "index", "split", "preprocess"), ("weights", "baseline")
+SET_STAGES, MODEL_STAGES = ("download", "index", "preprocess"), ("weights", "baseline")
 FIT_FIGURES = ("epochs", "best_epoch", "best_val_auc", "trainable_parameters", "train_seconds", "images_per_second")
 
 
@@ -86,21 +85,23 @@ def detectors(params: Params) -> Iterator[Detector]:
     for name, model, phase in detectors_of(params.models):
         record, metrics = Path(f"data/models/{name}.json"), Path(f"data/figures/{name}.json")
         plots, calibration = Path(f"plots/detectors/{name}"), Path(f"data/calibration/{name}.json")
-        needed = (record.with_suffix(".keras"), record, metrics, plots / "roc.csv", calibration, DATA_SOURCE)
+        sources = [source_file(name) for name in params.training_sets]
+        needed = (record.with_suffix(".keras"), record, metrics, plots / "roc.csv", calibration, *sources)
         if not all(path.exists() for path in needed):
             continue
         _check_params(params, model, phase)
-        files = {"metrics.json": metrics, "training.json": record, DATA_SOURCE.name: DATA_SOURCE}
-        files |= {CALIBRATION: calibration}
+        files = {"metrics.json": metrics, "training.json": record, CALIBRATION: calibration}
+        files |= {f"sets/{file.name}": file for file in sources}
         card = Path(f"data/report/{name}.md")
         files |= {CARD: card} if card.exists() else {}
         files |= {f"tables/{table.name}": table for table in sorted(plots.glob("*.csv"))}
-        files |= {CONTACT_SHEET.name: CONTACT_SHEET} if CONTACT_SHEET.exists() else {}
+        sheets = (Path(f"data/contact_sheets/{one}.jpg") for one in params.training_sets)
+        files |= {f"contact_sheets/{sheet.name}": sheet for sheet in sheets if sheet.exists()}
         evidence = Path(f"data/explanations/{name}/sheet.jpg")
         files |= {EVIDENCE: evidence} if evidence.exists() else {}
         contents = "".join(f"{name} {sha256(path)}\n" for name, path in files.items())
-        digest = hashlib.sha256(contents.encode()).hexdigest()
-        yield Detector(model, phase, read_json(record), read_json(metrics), files, digest)
+        contents_digest = hashlib.sha256(contents.encode()).hexdigest()
+        yield Detector(model, phase, read_json(record), read_json(metrics), files, contents_digest)
 
 
 def _check_params(params: Params, model: str, phase: str) -> None:
@@ -108,9 +109,11 @@ def _check_params(params: Params, model: str, phase: str) -> None:
     if not Path("dvc.lock").exists():
         return
     lock = YAML(typ="safe").load(Path("dvc.lock").read_text(encoding="utf-8"))["stages"]
-    for stage in (*SHARED_STAGES, *(f"{name}@{model}" for name in dict.fromkeys((*MODEL_STAGES, phase)))):
+    of_sets = [f"{stage}@{name}" for stage in SET_STAGES for name in params.training_sets]
+    of_model = [f"{stage}@{model}" for stage in dict.fromkeys((*MODEL_STAGES, phase))]
+    for stage in (*of_sets, "split", *of_model):
         for key, then in lock.get(stage, {}).get("params", {}).get("params.yaml", {}).items():
-            now: Any = params.model_dump()
+            now: Any = params.model_dump(exclude_unset=True)
             for part in key.split("."):
                 now = now.get(part) if now else None
             if now != then:
@@ -131,7 +134,7 @@ def tags(detector: Detector, params: Params) -> dict[str, str]:
         "model": detector.model,
         "phase": detector.phase,
         "model_sha256": record["model_sha256"],
-        "data_digest": read_json(DATA_SOURCE)["sha256"],
+        "data_digest": digest(*(read_json(source_file(name))["sha256"] for name in params.training_sets)),
         "params_digest": hashlib.sha256(params.model_dump_json().encode()).hexdigest(),
         "weights": source,
         "weights_asked": asked,
@@ -150,12 +153,19 @@ def tags(detector: Detector, params: Params) -> dict[str, str]:
     return {name: value for name, value in values.items() if value}
 
 
-def description(detector: Detector) -> str:
+def source_file(name: str) -> Path:
+    """What the stage `download` wrote down of a set."""
+    return Path(f"data/raw/{name}.json")
+
+
+def description(detector: Detector, params: Params) -> str:
     """What a detector is, in sentences, and before that what must be known of it."""
-    record, source = detector.record, read_json(DATA_SOURCE)["source"]
+    record = detector.record
+    source = worth.source(params.sets[name].source for name in params.training_sets)
     caution = worth.caution(source, record["weights"]["source"])
     phase = "a linear head on the frozen backbone" if detector.phase == "baseline" else "fine-tuned end to end"
-    said = f"{detector.model}, {phase}, trained on {record['train_images']:,} faces ({source})."
+    sets = ", ".join(params.training_sets)
+    said = f"{detector.model}, {phase}, trained on {record['train_images']:,} faces of {sets} ({source})."
     return f"**{caution.sentence}**\n\n{said}" if caution else said
 
 
@@ -181,7 +191,8 @@ def parameters(detector: Detector, params: Params) -> dict[str, str]:
     values = {
         "model": detector.model,
         "phase": detector.phase,
-        "source": params.data.source,
+        "sets": ",".join(params.training_sets),
+        "left_out": ",".join(params.split.leave_out),
         "weights": detector.record["weights"]["source"],
         "train_images": detector.record["train_images"],
         "valid_images": detector.record["valid_images"],
