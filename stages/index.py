@@ -135,7 +135,7 @@ def _batches(rows: IO[bytes]) -> Iterator[pa.RecordBatch]:
 
 
 def _check(path: Path, rows: IO[bytes], max_quarantined: float, both: bool) -> None:
-    """Raise :class:`UserError` if too many images are unusable, or none is left: of a class, with ``both``, or at all."""
+    """Raise :class:`UserError` if too many images are unusable, or if none is left, of either class with ``both``."""
     sound, reasons, examples = Counter[int](), Counter[str](), dict[str, str]()
     for batch in _batches(rows):
         for member, label, verdict in zip(

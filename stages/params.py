@@ -318,7 +318,8 @@ class Params(Section):
                 )
             if official and one.source == "sample":
                 raise ValueError(
-                    f"{key}: official splits are folders train/, valid/ and test/, which the sample lacks; use stratified"
+                    f"{key}: official splits are folders train/, valid/ and test/, and the sample has none; use "
+                    "stratified"
                 )
         if len({name.lower() for name in self.sets}) < len(self.sets):
             raise ValueError(

@@ -45,6 +45,7 @@ INDEXES, GROUPS, MANIFESTS, TRAINING = (
 MIN_IMAGES = 2  # of each class in each split: below that neither training nor a figure means anything
 
 Integers = NDArray[np.int64]
+Counts = dict[str, dict[str, int]]  # images by split and class
 
 
 def main() -> None:
@@ -68,17 +69,11 @@ def main() -> None:
             manifest.write(images, part / f"{name}.csv")
             _summarise(name, images, quarantined, total)
         _require_images(counts, settings)
-    write_json(
-        TRAINING,
-        {
-            split: {
-                name: counts[name].loc[split].to_dict()
-                for name in settings.training_sets
-                if counts[name].loc[split].sum()
-            }
-            for split in ("train", "valid")
-        },
-    )
+    train = {
+        split: {name: counts[name][split] for name in settings.training_sets if any(counts[name][split].values())}
+        for split in ("train", "valid")
+    }
+    write_json(TRAINING, train)
 
 
 def _split(name: str, images: pd.DataFrame, settings: params.Params) -> pd.DataFrame:
@@ -266,15 +261,13 @@ def _shares(weights: NDArray[np.float64], total: int) -> Integers:
     return shares
 
 
-def _require_images(counts: dict[str, pd.DataFrame], settings: params.Params) -> None:
+def _require_images(counts: dict[str, Counts], settings: params.Params) -> None:
     """Raise :class:`UserError` unless each split has enough of each class, of all sets that train."""
     split, training = settings.split, settings.training_sets
-    of = sum((counts[name] for name in training[1:]), counts[training[0]])
-    for name in SPLITS:
-        for kind in LABELS:
-            if of.loc[name, kind] >= MIN_IMAGES:
-                continue
-            there = ", ".join(f"{name} {of.loc[name, 'real']:,}/{of.loc[name, 'fake']:,}" for name in SPLITS)
+    of = {(part, kind): sum(counts[name][part][kind] for name in training) for part in SPLITS for kind in LABELS}
+    for (part, kind), count in of.items():
+        if count < MIN_IMAGES:
+            there = ", ".join(f"{part} {of[part, 'real']:,}/{of[part, 'fake']:,}" for part in SPLITS)
             limit = "raise split.limit_per_class, " if split.limit_per_class is not None else ""
             limit += "leave fewer sets out (split.leave_out), " if split.leave_out else ""
             official = all(settings.method(name) == "official" for name in training)
@@ -285,23 +278,22 @@ def _require_images(counts: dict[str, pd.DataFrame], settings: params.Params) ->
             if not official and grouped:
                 remedy += f" or {' or '.join(grouped)}, whose groups may be too large"
             raise UserError(
-                f"{', '.join(training)}: there are {of.loc[name, kind]} {kind} images for {name}, and each split needs "
+                f"{', '.join(training)}: there are {count} {kind} images for {part}, and each split needs "
                 f"{MIN_IMAGES} of each class (real/fake: {there}); add images, {limit}or {remedy}"
             )
 
 
-def _counts(images: pd.DataFrame) -> pd.DataFrame:
-    """The images of each split (rows) and class (columns), zeros included."""
-    counts = images.groupby(["split", "label"]).size().unstack(fill_value=0)
-    counts = counts.reindex(index=list(SPLITS), columns=list(LABELS.values()), fill_value=0)
-    return counts.set_axis(list(LABELS), axis="columns")
+def _counts(images: pd.DataFrame) -> Counts:
+    """The images of each split and class, zeros included."""
+    found = images.groupby(["split", "label"]).size()
+    return {split: {kind: int(found.get((split, label), 0)) for kind, label in LABELS.items()} for split in SPLITS}
 
 
 def _summarise(name: str, images: pd.DataFrame, quarantined: int, sound: int) -> None:
     """A table of what takes part of a set, what was left out, and how many images give an earlier split away."""
     print(f"{MANIFESTS / name}.csv: {len(images):,} images")
-    for row in _counts(images).itertuples():
-        print(f"  {row.Index:<5}  {row.real:>8,} real  {row.fake:>8,} fake")
+    for split, count in _counts(images).items():
+        print(f"  {split:<5}  {count['real']:>8,} real  {count['fake']:>8,} fake")
     print(f"left out: {quarantined:,} quarantined, {sound - len(images):,} others")
     rank = pd.Series(_rank(images["split"]), images.index)
     if leaks := int((rank > rank.groupby(images["alike"]).transform("min")).sum()):
