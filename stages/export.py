@@ -1,6 +1,6 @@
 """Stage `export`: one folder a detector that judges a face without TensorFlow, checked against Keras.
 
-Reads ``data/models/M-P.keras``, ``data/calibration/M-P.json``, ``data/raw/`` and, for the check,
+Reads ``data/models/M-P.keras``, ``data/calibration/M-P.json``, ``data/training.json`` and, for the check,
 ``data/shards/``; writes ``data/exported/M-P/``: ``network.tflite`` (logit and evidence of an image of ``image.size``),
 ``calibration.json`` and ``detector.json`` (name, size, source, the model's SHA-256, and how far the network strays from
 Keras). All detectors are exported and not the champion alone, so that there is one way to judge a photo, whichever is
@@ -30,8 +30,7 @@ TOLERANCE = 1e-3  # of a logit, or of evidence, relative to it where it is above
 def main() -> None:
     """Export one detector."""
     name = detector_argument(main.__doc__)
-    params = load()
-    size = params.image.size
+    size = load().image.size
     path = Path(f"data/models/{name}.keras")
     prepare("float32", seed=0)  # nothing is drawn here
 
@@ -48,7 +47,7 @@ def main() -> None:
             {
                 "detector": name,
                 "size": size,
-                "source": worth.source([read_json(f"data/raw/{name}.json")["source"] for name in params.training_sets]),
+                "source": worth.source(read_json(shards.TRAINING)["sources"].values()),
                 "weights": read_json(f"data/models/{name}.json")["weights"]["source"],
                 "sha256": sha256(path),
                 "deviation": strays,

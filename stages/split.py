@@ -69,11 +69,12 @@ def main() -> None:
             manifest.write(images, part / f"{name}.csv")
             _summarise(name, images, quarantined, total)
         _require_images(counts, settings)
-    train = {
+    learned = {
         split: {name: counts[name][split] for name in settings.training_sets if any(counts[name][split].values())}
         for split in ("train", "valid")
     }
-    write_json(TRAINING, train)
+    sources = {name: settings.sets[name].source for name in learned["train"]}
+    write_json(TRAINING, {"sources": sources, **learned})
 
 
 def _split(name: str, images: pd.DataFrame, settings: params.Params) -> pd.DataFrame:
