@@ -10,21 +10,24 @@ Reads the training and validation faces in ``data/shards/`` that ``data/training
 """
 
 import argparse
+import shutil
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from stages.detectors import assembly, discriminant, levels, record, rows
+from stages.detectors import assembly, device, discriminant, levels, record, rows
 from stages.detectors.device import Network, distribution, prepare, spread
 from stages.errors import run
 from stages.faces import shards
-from stages.files import publish, read_json
+from stages.files import digest, hold, project_root, publish, read_json
 from stages.params import Model, Params, load
 from stages.scoring import figures
 
 SPLITS = ("train", "valid")
+CODE = [Path(str(module.__file__)) for module in (assembly, device, levels, shards)]
 
 
 def main() -> None:
@@ -33,7 +36,7 @@ def main() -> None:
     parser.add_argument("model")
     model: Model = parser.parse_args().model
     params = load()
-    device = prepare("float32", 0, params.training.deterministic)  # nothing is drawn here
+    made_on = prepare("float32", 0, params.training.deterministic)  # nothing is drawn here
 
     strategy = distribution()
     with strategy.scope():
@@ -45,7 +48,7 @@ def main() -> None:
     with publish(folder) as part:
         part.mkdir()
         for split in SPLITS:
-            extract(forward, network.output_shape[-1], part, split, params)
+            gather(forward, network.output_shape[-1], part, split, model, params)
 
     started = time.monotonic()
     train, valid = (rows.read(folder, split) for split in SPLITS)
@@ -59,7 +62,7 @@ def main() -> None:
     record.write(
         model,
         "baseline",
-        device=device,
+        device=made_on,
         weights=read_json(f"data/weights/{model}.json"),
         images={split: len(labels) for split, (_, labels) in zip(SPLITS, (train, valid), strict=True)},
         image_size=params.image.size,
@@ -69,19 +72,44 @@ def main() -> None:
     )
 
 
-def extract(forward: Network, width: int, folder: Path, split: str, params: Params) -> None:
-    """Write the features and labels of a split, batch after batch, straight to disk."""
+def gather(forward: Network, width: int, folder: Path, split: str, model: Model, params: Params) -> None:
+    """Write the features and labels of a split, set after set.
+
+    Where there are several sets, the features of each are kept in a git-ignored scratch folder until the set or the
+    backbone changes: a set that is added costs its own, and one that is left out and comes back costs none.
+    """
     folders = shards.training(split)
-    images = shards.counts(folders)["images"]
-    features, labels = rows.create(folder, split, images, width)
+    features, labels = rows.create(folder, split, shards.counts(folders)["images"], width)
+    if len(folders) == 1:
+        extract(forward, features, labels, folders[0], params)
+        return
+    scratch, row = project_root() / ".scratch" / "features" / model, 0
+    versions = [version(library) for library in ("tensorflow", "keras")]
+    common = digest(Path(f"data/weights/{model}.weights.h5"), CODE, params.features.seen, params.image.size, versions)
+    with hold(scratch):
+        for there in folders:
+            images = shards.counts([there])["images"]
+            kept = scratch / f"{there.name}-{split}" / digest(common, shards.summary(there))
+            if not kept.exists():
+                shutil.rmtree(kept.parent, ignore_errors=True)  # of what the set was before
+                with publish(kept) as part:
+                    part.mkdir()
+                    extract(forward, *rows.create(part, split, images, width), there, params)
+            features[row : row + images], labels[row : row + images] = rows.read(kept, split)
+            row += images
+
+
+def extract(forward: Network, features: np.ndarray, labels: np.ndarray, there: Path, params: Params) -> None:
+    """Fill in the features and labels of the faces in a folder of shards, batch after batch, straight to disk."""
     row = 0
-    with tqdm(total=images, desc=f"features of {split}", unit="image", disable=None) as progress:
-        for faces, classes, _ in shards.faces(folders, size=params.image.size, batch_size=params.features.batch_size):
+    described = f"features of {there.name}, {there.parent.name}"
+    with tqdm(total=len(labels), desc=described, unit="image", disable=None) as progress:
+        for faces, classes, _ in shards.faces([there], size=params.image.size, batch_size=params.features.batch_size):
             features[row : row + len(faces)] = forward(faces)
             labels[row : row + len(faces)] = classes
             row += len(faces)
             progress.update(len(faces))
-    print(f"{folder.name}, {split}: {images} rows of {width} features")
+    print(f"{described}: {row} rows of {features.shape[1]}")
 
 
 if __name__ == "__main__":
