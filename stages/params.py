@@ -55,6 +55,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Quality = Annotated[int, Field(ge=1, le=100)]
 SetName = Annotated[str, AfterValidator(_is_set_name)]
 Pattern = Annotated[str, AfterValidator(_compiles)]
+Name = Annotated[str, Field(min_length=1)]
 Model = Literal["resnet50", "densenet121"]
 Phase = Literal["baseline", "finetune"]
 FORMER = {  # keys of earlier versions, and what to do about them
@@ -91,6 +92,41 @@ class Sample(Section):
     seed: Seed
 
 
+class Labels(Section):
+    """A table of labels: a CSV inside the folder or zip, and the names of its columns."""
+
+    file: Name
+    path: Name
+    label: Name
+
+
+class Classes(Section):
+    """Where the classes of a set lie, if the names of its folders do not say: in paths, or in a table of labels.
+
+    ``real`` and ``fake`` are regular expressions for paths or, where there is a table, for its labels.
+    """
+
+    real: Annotated[Name, AfterValidator(_compiles)] | None = None
+    fake: Annotated[Name, AfterValidator(_compiles)] | None = None
+    labels: Labels | None = None
+
+    def pattern(self, kind: str) -> str | None:
+        """The regular expression of a class, "real" or "fake", if there is one."""
+        return {"real": self.real, "fake": self.fake}[kind]
+
+    @property
+    def by_words(self) -> bool:
+        """Whether labels are words, for want of expressions."""
+        return self.real is None and self.fake is None
+
+    @model_validator(mode="after")
+    def _enough(self) -> "Classes":
+        """Refuse what says no class."""
+        if self.by_words and not self.labels:
+            raise ValueError("it says no class; set real or fake to a regular expression for paths, or labels to a CSV")
+        return self
+
+
 class FaceSet(Section):
     """One set of faces: where it comes from, and what it is for."""
 
@@ -104,6 +140,7 @@ class FaceSet(Section):
     licence: str | None = None
     split: Literal["stratified", "official"] | None = None
     group_by: Pattern | None = None
+    classes: Classes | None = None
 
 
 class Data(Section):

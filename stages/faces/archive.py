@@ -1,6 +1,6 @@
 """The archive of faces: a zip that is read in place, never extracted and never trusted.
 
-Which member is a face, of which class and split, :mod:`stages.faces.layout` says; all others are only counted. A face
+Which member is a face, of which class and split, :mod:`stages.faces.classes` says; all others are only counted. A face
 that must not be read stays in the listing, with the reason.
 """
 
@@ -14,8 +14,10 @@ from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 
 from stages.errors import UserError
-from stages.faces.layout import LABELS, place_of
+from stages.faces.classes import Rule, lacks, rule_of
+from stages.faces.layout import LABELS
 from stages.faces.zips import SUPPORTED, Zip
+from stages.params import Classes
 
 # The largest corpus we know has 140,005 members of 29 kB, 4 GB in all, and a table of contents of 15 MB.
 MAX_MEMBERS = 1_000_000  # each costs about 0.3 kB of memory
@@ -64,11 +66,11 @@ def open_archive(path: Path | str) -> Zip:
         raise _unsound(path, error) from None
 
 
-def listing(archive: Zip, *, both: bool = True) -> Listing:
+def listing(archive: Zip, *, both: bool = True, classes: Classes | None = None) -> Listing:
     """The faces in the archive, each with its label, its official split and, where it must not be read, the reason.
 
-    Raises :class:`UserError` if there are no faces, if one class is missing (with ``both``), or if there is too much of
-    anything.
+    Raises :class:`UserError` if there are no faces, if one class is missing (with ``both``), if there is too much of
+    anything, or where ``classes`` (None: the names of folders) do not say what is what.
     """
     path = archive.path
     if archive.table_bytes > MAX_TABLE_BYTES:
@@ -79,26 +81,27 @@ def listing(archive: Zip, *, both: bool = True) -> Listing:
     faces: list[Member] = []
     other = 0
     try:
+        rule = rule_of(classes, ((info.filename, place) for place, info in archive.members()), archive.open)
         for place, info in archive.members():
             if len(faces) + other == MAX_MEMBERS:
                 raise UserError(f"{path} has more than {MAX_MEMBERS:,} members; pack fewer faces")
-            if face := _face(place, info):
+            if face := _face(rule, place, info):
                 faces.append(face)
             else:
                 other += 1
     except UnicodeDecodeError:
         raise UserError(f"{path}: a member's name claims to be UTF-8 and is not; pack the archive again") from None
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise _unsound(path, error) from None
     total = sum(face.size for face in faces if face.problem is None)
     if total > MAX_TOTAL_BYTES:
         limit = MAX_TOTAL_BYTES / 2**30
         raise UserError(f"{path} would unpack to {total / 2**30:,.0f} GB, more than {limit:,.0f}; pack fewer faces")
     if not faces:
-        raise UserError(f"{path} has {other:,} members and no faces; put images into folders named real and fake")
+        raise UserError(f"{path} has {other:,} members and no faces; {lacks(classes, list(LABELS))}")
     for name, label in LABELS.items():
         if both and not any(face.label == label for face in faces):
-            raise UserError(f"{path} has {len(faces):,} images and none of them is {name}; add a folder named {name}")
+            raise UserError(f"{path} has {len(faces):,} images and none of them is {name}; {lacks(classes, [name])}")
     return Listing(_without_namesakes(faces), other)
 
 
@@ -120,9 +123,9 @@ def _unsound(path: Path | str, error: Exception) -> UserError:
     return UserError(f"{path} is not a sound zip file ({error}); fetch or pack it again")
 
 
-def _face(place: int, info: zipfile.ZipInfo) -> Member | None:
+def _face(rule: Rule, place: int, info: zipfile.ZipInfo) -> Member | None:
     """The member as a face, or None if it is none."""
-    where = place_of(info.filename)
+    where = rule(info.filename)
     if where is None:
         return None
     return Member(info.filename, LABELS[where.kind], where.split, info.file_size, place, problem_of(info))

@@ -3,7 +3,7 @@
 An image belongs to the nearest folder above it that is named after a class: ``real`` or ``fake``. A folder named after
 a split says its official one, ``train``, ``valid`` or ``test``: the nearest above the class, or else the nearest below.
 People write these names in many ways (``0_real``, ``Training``, ``val``, ``training_fake``, ``test_set``): each word of
-a name must be a known one.
+a name must be a known one. A set may say its classes in other ways too, which are in :mod:`stages.faces.classes`.
 """
 
 import re
@@ -49,18 +49,22 @@ def is_clutter(path: str) -> bool:
     return hidden or not _CLUTTER.isdisjoint(parts) or parts[-1].endswith(_CLUTTER_ENDS)
 
 
-def place_of(path: str) -> Place | None:
-    """The place of a member of an archive, or of a path below a folder; None for what is no image of either class."""
+def place_of(path: str, kind: str | None = None) -> Place | None:
+    """The place of a member of an archive, or of a path below a folder; None for what is no image of either class.
+
+    ``kind`` is the class where something else than a folder's name says it; the split is the folders' all the same.
+    """
     *folders, name = _parts(path)
-    kind = split = below = None
+    by_folder = split = below = None
     for folder in reversed(folders):
         named = _named_after(folder)
-        kind = kind or next((name for name in named if name in LABELS), None)
+        by_folder = by_folder or next((name for name in named if name in LABELS), None)
         found = next((name for name in named if name in SPLITS), None)
-        if kind:
+        if by_folder:
             split = split or found
         else:
             below = below or found
+    kind = kind or by_folder
     return Place(kind, split or below) if kind and name and not is_clutter(path) else None
 
 

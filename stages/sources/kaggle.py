@@ -5,7 +5,7 @@ because the client's own downloader (2.2.4) sends its first request without a ti
 answer to a resumed one, and so keeps an error page in place of the archive.
 
 What came is kept in a folder of its own: ``archive.zip.part`` and ``part.json`` while it is on its way, then
-``archive.zip`` and ``archive.json``, its digest and contents. A verified archive is never asked for again.
+``archive.zip`` and ``archive.json``, its digest. A verified archive is never asked for again.
 """
 
 import contextlib
@@ -30,7 +30,8 @@ from tqdm import tqdm
 from stages.errors import UserError
 from stages.faces.layout import LABELS, SPLITS, Place
 from stages.files import read_json, sha256, write_json
-from stages.sources.folder import require_classes, summary, verify
+from stages.params import Classes
+from stages.sources.folder import count, require_classes, summary, verify
 
 # What may pass if one waits. Both libraries matter: the body of an answer is read with urllib3.
 NETWORK_ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError)
@@ -55,16 +56,25 @@ NEW_TOKEN = (
 )
 
 
-def fetch(dataset: str, pinned: str | None, archive: Path, keep: Path, *, both: bool = True) -> dict[str, Any]:
+def fetch(
+    dataset: str,
+    pinned: str | None,
+    archive: Path,
+    keep: Path,
+    *,
+    both: bool = True,
+    classes: Classes | None = None,
+) -> dict[str, Any]:
     """Bring the Kaggle data set ``dataset`` (OWNER/NAME) to ``archive`` through the folder ``keep``; return provenance.
 
-    ``pinned`` is the SHA-256 that the archive must have, or None for any. Raises :class:`UserError` for all that can go
-    wrong between here and Kaggle; what has arrived stays in ``keep``, and the next call resumes there.
+    ``pinned`` is the SHA-256 that the archive must have, or None for any; ``classes`` tell where its classes lie.
+    Raises :class:`UserError` for all that can go wrong between here and Kaggle, and if it lacks one of the classes, or
+    (without ``both``) the two of them; what has arrived stays in ``keep``, and the next call resumes there.
     """
     keep.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(keep / "lock", timeout=0):
-            provenance = _kept(keep) or _obtain(dataset, keep, both)
+            provenance = _kept(keep) or _obtain(dataset, keep)
     except Timeout:
         raise UserError(
             f"another run is downloading {dataset} to {keep}; wait until it is done and run again"
@@ -74,12 +84,18 @@ def fetch(dataset: str, pinned: str | None, archive: Path, keep: Path, *, both: 
             f"the archive of {dataset} has sha256 {provenance['sha256']}, but params.yaml has sha256: {pinned}; "
             f"correct the parameter, or delete {keep} to download it anew"
         )
+    counts, skipped = count(keep / "archive.zip", classes)
+    require_classes(counts, f"Kaggle's {dataset}", both=both, classes=classes)
+    places = {Place(kind, split) for split in SPLITS for kind in LABELS}
+    if dataset == DEFAULT_DATASET and not classes and (missing := places - counts.keys()):
+        lacks = ", ".join(sorted(map(str, missing)))
+        raise UserError(f"Kaggle's {dataset} lacks {lacks}; it has changed, so please report this")
     try:
         # A link costs no space, and is safe here: no one ever writes into the kept archive, it is only replaced.
         os.link(keep / "archive.zip", archive)
     except OSError:
         shutil.copyfile(keep / "archive.zip", archive)
-    return provenance
+    return {**provenance, **summary(counts, skipped)}
 
 
 def _kept(keep: Path) -> dict[str, Any] | None:
@@ -100,31 +116,24 @@ def _fingerprint(path: Path) -> list[int]:
     return [path.stat().st_size, path.stat().st_mtime_ns]
 
 
-def _obtain(dataset: str, keep: Path, both: bool) -> dict[str, Any]:
+def _obtain(dataset: str, keep: Path) -> dict[str, Any]:
     """Download, verify, and only then call it ``archive.zip``; return its provenance."""
     part = keep / "archive.zip.part"
     with _bounded_requests():
         _download(dataset, part)
     try:
-        counts, skipped = verify(part)
+        verify(part)
     except zipfile.BadZipFile as error:
         part.unlink()
         raise UserError(
             f"what came from Kaggle is not a sound zip ({error}) and was deleted; run again to download it anew"
         ) from None
-    require_classes(counts, f"Kaggle's {dataset}", both=both)
-    if dataset == DEFAULT_DATASET and (
-        missing := {Place(kind, split) for split in SPLITS for kind in LABELS} - counts.keys()
-    ):
-        lacks = ", ".join(sorted(map(str, missing)))
-        raise UserError(f"Kaggle's {dataset} lacks {lacks}; it has changed, so please report this")
     provenance = {
         "dataset": dataset,
         "url": f"https://www.kaggle.com/datasets/{dataset}",
         "licence": DEFAULT_LICENCE if dataset == DEFAULT_DATASET else f"see https://www.kaggle.com/datasets/{dataset}",
         "retrieved": datetime.now(UTC).isoformat(timespec="seconds"),
         "sha256": sha256(part),
-        **summary(counts, skipped),
     }
     write_json(keep / "archive.json", {"fingerprint": _fingerprint(part), "provenance": provenance})
     os.replace(part, keep / "archive.zip")

@@ -241,8 +241,8 @@ def test_a_missing_archive_names_the_stage_that_makes_it(tmp_path):
     ("members", "message"),
     [
         ({"readme.txt": b""}, "no faces; put images into folders named real and fake"),
-        ({"real/a.jpg": b""}, "none of them is fake; add a folder named fake"),
-        ({"fake/a.jpg": b""}, "none of them is real; add a folder named real"),
+        ({"real/a.jpg": b""}, "none of them is fake; put images into folders named fake"),
+        ({"fake/a.jpg": b""}, "none of them is real; put images into folders named real"),
     ],
 )
 def test_an_archive_without_both_classes_is_refused(pack, members, message):

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from stages.errors import UserError
+from stages.faces.archive import listing, open_archive
+from stages.params import Classes
 from stages.sources import folder
 
 
@@ -26,10 +28,10 @@ def faces(tmp_path, monkeypatch):
     return fill
 
 
-def fetch(path):
+def fetch(path, **settings):
     archive = Path("out.zip")
     archive.unlink(missing_ok=True)
-    return folder.fetch(path, archive), archive
+    return folder.fetch(path, archive, **settings), archive
 
 
 def names(archive):
@@ -305,3 +307,112 @@ def test_a_member_without_a_proper_name_is_skipped(zip_of, name):
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(info, b"x")
     assert fetch(path)[0]["skipped"] == {"other files": 1}
+
+
+# --- Classes that folders do not say ----------------------------------------------------------------------------------
+
+BY_PATH = Classes(real="^people/", fake=r"^flux/.*\.png$")
+BY_TABLE = Classes(labels={"file": "lists/data.csv", "path": "image", "label": "class"})
+
+
+@pytest.fixture(params=["folder", "zip"])
+def source(request, faces):
+    """A function that fills a folder or a zip with files of these names and, with rows, a table; gives its path."""
+
+    def source(*names, rows=None):
+        path = faces(*names)
+        if rows:
+            table = faces("lists/data.csv") / "lists/data.csv"
+            table.write_text("\n".join(["image,class", *rows]))
+        if request.param == "folder":
+            return path
+        with zipfile.ZipFile("faces.zip", "w") as archive:
+            for file in sorted(path.rglob("*")):
+                archive.write(file, file.relative_to(path))
+        return Path("faces.zip")
+
+    return source
+
+
+def listed(archive, classes):
+    with open_archive(archive) as file:
+        return {face.name: (face.label, face.split) for face in listing(file, both=False, classes=classes).faces}
+
+
+def test_paths_may_say_the_class(source):
+    path = source("people/1.jpg", "flux/1.png", "flux/1.txt", "real/1.jpg", "people/test/1.jpg", "people/.1.jpg")
+    provenance, archive = fetch(path, classes=BY_PATH)
+    assert provenance["counts"] == {"fake": 1, "real": 1, "test/real": 1}
+    assert provenance["skipped"] == {"other files": 3}
+    assert listed(archive, BY_PATH) == {
+        "people/1.jpg": (0, None),
+        "flux/1.png": (1, None),
+        "people/test/1.jpg": (0, "test"),
+    }
+
+
+def test_a_table_may_say_the_class_and_comes_along(source):
+    path = source("real/1.jpg", "train/2.jpg", "3.jpg", rows=["real/1.jpg,fake", "2.jpg,real"])
+    provenance, archive = fetch(path, classes=BY_TABLE)
+    assert provenance["counts"] == {"fake": 1, "train/real": 1}
+    assert provenance["skipped"] == {"other files": 2}
+    assert listed(archive, BY_TABLE) == {"real/1.jpg": (1, None), "train/2.jpg": (0, "train")}
+
+
+def test_what_a_look_at_a_folder_sees_has_the_table_in_it(faces):
+    path = faces("b.jpg", "a.jpg", "c.jpg", "lists/data.csv")
+    (path / "lists/data.csv").write_text("image,class\na.jpg,0\nb.jpg,0")
+    assert list(folder.images(path, BY_TABLE)[0]) == ["a.jpg", "b.jpg", "lists/data.csv"]
+
+
+def test_one_class_is_enough_where_both_are_not_needed(source):
+    only = Classes(fake="^flux/")
+    provenance, archive = fetch(source("flux/1.png", "people/1.jpg"), both=False, classes=only)
+    assert provenance["counts"] == {"fake": 1}
+    assert listed(archive, only) == {"flux/1.png": (1, None)}
+
+
+@pytest.mark.parametrize(
+    ("classes", "both", "said"),
+    [
+        (Classes(real="^people/"), True, "has no fake images: set classes.fake"),
+        (Classes(real="^people/", fake="^x"), True, "has no fake images: no path matches classes.fake = '^x'"),
+        (Classes(fake="^x"), False, "has no real and no fake images: no path matches classes.fake = '^x'"),
+        (BY_TABLE, True, "has no fake images: no label in lists/data.csv says fake"),
+        (
+            Classes(fake="FLUX", labels=BY_TABLE.labels),
+            False,
+            "has no real and no fake images: no label in lists/data.csv matches classes.fake = 'FLUX'",
+        ),
+    ],
+)
+def test_a_class_that_is_missing_is_missed_by_the_rule_in_use(source, classes, both, said):
+    path = source("people/1.jpg", rows=["people/1.jpg,real"])
+    with pytest.raises(UserError) as caught:
+        fetch(path, both=both, classes=classes)
+    assert str(caught.value) == f"{path} {said}"
+
+
+def test_an_image_of_both_classes_and_a_table_that_is_missing_are_refused(source):
+    path = source("real/fake/1.jpg")
+    with pytest.raises(
+        UserError, match=r"^'real/fake/1\.jpg' matches both classes\.real = 'real' and classes\.fake = 'f'"
+    ):
+        fetch(path, classes=Classes(real="real", fake="f"))
+    with pytest.raises(UserError, match=r"labels\.file is 'lists/data\.csv', and no such file is in the folder or zip"):
+        fetch(path, classes=BY_TABLE)
+
+
+def test_a_table_that_is_a_pipe_does_not_block(faces):
+    path = faces("1.jpg", "lists/2.jpg")
+    os.mkfifo(path / "lists/data.csv")
+    with pytest.raises(UserError, match="no such file is in the folder"):
+        fetch(path, classes=BY_TABLE)
+
+
+def test_a_table_may_be_a_link_out_of_the_folder(faces):
+    path = faces("1.jpg", "lists/2.jpg")
+    Path("elsewhere.csv").write_text("image,class\n1.jpg,real\n2.jpg,fake")
+    (path / "lists/data.csv").symlink_to("../../elsewhere.csv")
+    _, archive = fetch(path, classes=BY_TABLE)
+    assert listed(archive, BY_TABLE) == {"1.jpg": (0, None), "lists/2.jpg": (1, None)}

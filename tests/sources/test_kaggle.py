@@ -20,7 +20,9 @@ from pathlib import Path
 import pytest
 
 from stages import download
+from stages.errors import UserError
 from stages.files import read_json
+from stages.params import Classes
 from stages.sources import kaggle as source
 
 REPO = Path(__file__).parents[2]
@@ -66,6 +68,23 @@ def test_the_default_data_set_needs_all_six_places_and_names_its_licence(kaggle,
     assert record["counts"]["valid/fake"] == 3
     assert record["images"] == 18
     assert "CC BY-NC-SA 4.0" in record["licence"]
+
+
+def test_one_download_serves_sets_that_say_their_classes_in_other_ways(kaggle, logged_in, project, zipped):
+    kaggle.archive = zipped("people", "flux/test")
+
+    def fetch(name, **settings):
+        return source.fetch("someone/faces", None, Path(name), KEEP, **settings)
+
+    with pytest.raises(UserError, match="has no file in a folder named real; it needs both"):
+        fetch("1.zip")
+    both = fetch("2.zip", classes=Classes(real="^people/", fake="^flux/"))
+    fakes = fetch("3.zip", both=False, classes=Classes(fake=r"flux/test/0\."))
+    assert both["counts"] == {"real": 3, "test/fake": 3}
+    assert fakes["counts"] == {"test/fake": 1}
+    assert fakes["skipped"] == {"other files": 5}
+    assert Path("2.zip").read_bytes() == Path("3.zip").read_bytes() == kaggle.archive
+    assert kaggle.count("storage") == 1
 
 
 def test_the_pinned_digest_is_accepted(kaggle, logged_in, project):
