@@ -105,8 +105,8 @@ def _by_word(label: str) -> str:
 
 def _kinds(
     classes: Classes, labels: Labels, paths: Iterable[str], file: io.BufferedReader | ZipExtFile
-) -> dict[str, str | None]:
-    """The class of each of the paths that the table names; None where its label matches neither expression."""
+) -> dict[str, str]:
+    """The class of each of the paths that the table names with a label of a class."""
     paths = set(paths)
     alone: dict[str, str | None] = {}  # file names, with and without their endings: the path, if only one has it
     for path in paths:
@@ -115,8 +115,14 @@ def _kinds(
             alone[name] = None if name in alone else path
     home = posixpath.dirname(labels.file)
     kind_of = _by_word if classes.by_words else partial(_by_pattern, classes)
-    kinds: dict[str, str | None] = {}
+    kinds: dict[str, str] = {}
     for place, cell, label in _rows(labels, file):
+        try:
+            kind = kind_of(label)
+        except UserError as error:
+            raise UserError(f"{place}: {error}") from None
+        if kind is None:  # its image may be missing: a folder is packed without those that are not taken
+            continue
         path = _posix(cell)
         if re.match(r"/|[A-Za-z]:|\.\.(/|$)", path):
             raise UserError(f"{place}: {_short.repr(cell)} leads out of the set; write a path below its root")
@@ -127,14 +133,8 @@ def _kinds(
                 f"{place}: {_short.repr(cell)} names no file of the set, or is a name that several have; "
                 "write the whole path of an image that is there"
             )
-        try:
-            kind = kind_of(label)
-        except UserError as error:
-            raise UserError(f"{place}: {error}") from None
         if kinds.setdefault(image, kind) != kind:
             raise UserError(f"{place}: {_short.repr(cell)} has another label further up; keep one of the two rows")
-    if not kinds:
-        raise UserError(f"{labels.file} has no row below its header; write one for each image")
     return kinds
 
 
@@ -152,6 +152,7 @@ def _rows(labels: Labels, file: io.BufferedReader | ZipExtFile) -> Iterator[tupl
                     f"its header are: {', '.join(map(_short.repr, header[:20])) or 'none'}"
                 )
             columns.append(header.index(column))
+        place = None
         for row in filter(None, rows):
             place = f"{table}, line {rows.line_num}"
             if len(row) != len(header):
@@ -160,6 +161,8 @@ def _rows(labels: Labels, file: io.BufferedReader | ZipExtFile) -> Iterator[tupl
                 )
             path, label = (row[column] for column in columns)
             yield place, path, label.strip()
+        if place is None:
+            raise UserError(f"{table} has no row below its header; write one for each image")
     except UnicodeDecodeError:
         raise UserError(f"{table} is not in UTF-8; save it as CSV in UTF-8") from None
     except csv.Error as error:

@@ -264,10 +264,11 @@ def test_whatever_a_table_holds_it_tells_or_is_refused(content, with_header):
 
 
 @settings(deadline=None, derandomize=True, max_examples=25)
-@given(st.dictionaries(paths, st.sampled_from(["real", "fake", None]), min_size=1, max_size=8), st.data())
+@given(st.dictionaries(paths, st.sampled_from(["real", "fake", "other", None]), min_size=1, max_size=8), st.data())
 def test_a_folder_and_its_zip_are_read_alike(labels, data):
     kinds = {f"{data.draw(st.sampled_from(['', 'train/', 'test/']))}{path}.jpg": kind for path, kind in labels.items()}
-    taken = [path for path in kinds if kinds[path]]
+    named = [path for path in kinds if kinds[path]]
+    taken = [path for path in named if kinds[path] != "other"]
     with tempfile.TemporaryDirectory() as home:
         root, zipped, packed, copied = (Path(home, name) for name in ("set", "set.zip", "1.zip", "2.zip"))
         for path in kinds:
@@ -276,16 +277,17 @@ def test_a_folder_and_its_zip_are_read_alike(labels, data):
         with Path(root, "data.csv").open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["class", "image"])
-            for path in data.draw(st.permutations(taken)):
+            for path in data.draw(st.permutations(named)):
                 alone = [Path(other).name for other in kinds].count(Path(path).name) == 1
                 writer.writerow([kinds[path], Path(path).name if alone and data.draw(st.booleans()) else path])
         with zipfile.ZipFile(zipped, "w") as file:
             for path in [*kinds, "data.csv"]:
                 file.write(root / path, path)
-        parameters = Classes(labels=LABELS)
+        parameters = Classes(labels=LABELS, **({"real": "^real$", "fake": "^fake$"} if named != taken else {}))
         if not taken:
+            said = "no label in data.csv matches classes.real" if named else "has no row below its header"
             for source in (root, zipped):
-                with pytest.raises(UserError, match="has no row below its header"):
+                with pytest.raises(UserError, match=said):
                     folder.fetch(source, packed, both=False, classes=parameters)
             return
         expected = {path: (kinds[path] == "fake", place_of(path, "real").split) for path in taken}
