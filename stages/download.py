@@ -1,7 +1,7 @@
 """Stage `download`: one archive of the faces of a set, whatever its source.
 
 Reads the parameters ``sets.NAME``. Writes ``data/raw/NAME.zip`` and ``data/raw/NAME.json``, which says where the
-archive came from, what is in it and its SHA-256.
+archive came from, what is in it, where its classes lie and its SHA-256.
 """
 
 from pathlib import Path
@@ -30,13 +30,13 @@ def fetch(name: str, params: Params, archive: Path) -> dict[str, Any]:
         from stages.sources import folder
 
         assert chosen.path, "stages.params refuses an empty path"
-        return folder.fetch(user_path(chosen.path), archive, key=f"sets.{name}.path", both=both)
+        return folder.fetch(user_path(chosen.path), archive, key=f"sets.{name}.path", both=both, classes=chosen.classes)
     from stages.sources import kaggle
 
     # DVC deletes a stage's outputs before it runs the stage, so what took hours to come is kept outside of them.
     assert chosen.dataset, "stages.params refuses an empty name"
     keep = project_root() / ".scratch" / "kaggle" / chosen.dataset.replace("/", "--")
-    return kaggle.fetch(chosen.dataset, chosen.sha256, archive, keep, both=both)
+    return kaggle.fetch(chosen.dataset, chosen.sha256, archive, keep, both=both, classes=chosen.classes)
 
 
 def main() -> None:
@@ -49,6 +49,8 @@ def main() -> None:
         record = {"source": chosen.source, "bytes": archive.stat().st_size, **provenance}
         if "sha256" not in record:
             record["sha256"] = sha256(archive)
+    if chosen.classes:
+        record["classes"] = chosen.classes.model_dump()
     record |= {key: value for key in ("generator", "licence") if (value := getattr(chosen, key))}
     write_json(RAW / f"{name}.json", record)
     size = f"{record['bytes'] / 1e6:,.1f} MB"

@@ -1,9 +1,9 @@
 """Stage `index`: what is in the archive of a set, image by image.
 
-Reads ``data/raw/NAME.zip``. Writes ``data/index/NAME.parquet`` (one row a face), ``data/quarantine/NAME.csv`` and
-``data/contact_sheets/NAME.jpg``. Every image is opened, decoded and hashed, by one process a core. Images that cannot
-be used are quarantined: they keep their row, with the reason as their verdict, and are listed in the quarantine
-(member, reason). Other sets, seeds and fractions of a split do not matter here.
+Reads ``data/raw/NAME.zip`` and ``NAME.json``. Writes ``data/index/NAME.parquet`` (one row a face),
+``data/quarantine/NAME.csv`` and ``data/contact_sheets/NAME.jpg``. Every image is opened, decoded and hashed, by one
+process a core. Images that cannot be used are quarantined: they keep their row, with the reason as their verdict, and
+are listed in the quarantine (member, reason). Other sets, seeds and fractions of a split do not matter here.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ from stages.faces import archive, duplicates, image
 from stages.faces.archive import Member
 from stages.faces.layout import LABELS
 from stages.faces.zips import Zip
-from stages.files import publish
+from stages.files import publish, read_json
 from stages.lifetime import end_with
 
 ARCHIVES, INDEXES, QUARANTINE, SHEETS = (
@@ -78,9 +78,10 @@ def main() -> None:
     pa.set_cpu_count(1)  # and so does the system's, in every thread
     path, index, quarantine = ARCHIVES / f"{name}.zip", INDEXES / f"{name}.parquet", QUARANTINE / f"{name}.csv"
     index.parent.mkdir(parents=True, exist_ok=True)
+    classes = read_json(ARCHIVES / f"{name}.json").get("classes")
     both = settings.training_sets == [name]  # or another set may have the other class
     with archive.open_archive(path) as faces, tempfile.TemporaryFile(dir=index.parent) as rows:
-        other = _describe_all(faces, rows, both)
+        other = _describe_all(faces, rows, both, classes)
         _check(path, rows, settings.data.max_quarantined, both)
         with publish(index) as part:
             _write_index(rows, other, part)
@@ -102,12 +103,12 @@ def main() -> None:
         print(f"  {images:,} quarantined: {reason}")
 
 
-def _describe_all(faces: Zip, rows: IO[bytes], both: bool) -> int:
+def _describe_all(faces: Zip, rows: IO[bytes], both: bool, classes: dict[str, Any] | None) -> int:
     """Write one row a face into ``rows``, in the archive's order; return the number of other members.
 
     The rows are made by parallel processes that each open the archive. They wait in a file: there may be a million.
     """
-    members, other = archive.listing(faces, both=both)
+    members, other = archive.listing(faces, both=both, classes=params.Classes(**classes) if classes else None)
     chunks = [members[start : start + CHUNK] for start in range(0, len(members), CHUNK)]
     workers = min(os.cpu_count() or 1, MAX_WORKERS, len(chunks))
     with (

@@ -9,11 +9,12 @@ machine, what is known of it stays.
 
 import argparse
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 from stages.errors import run
 from stages.files import digest, user_path, write_json
-from stages.params import load
+from stages.params import Classes, load
 from stages.sources import folder
 
 OWN = Path("data/own")
@@ -26,7 +27,8 @@ def main() -> None:
     name = parser.parse_args().set
     params = load()
     if name:
-        look(OWN / "sets" / f"{name}.json", params.sets[name].path, faces)
+        chosen = params.sets[name]
+        look(OWN / "sets" / f"{name}.json", chosen.path, partial(faces, classes=chosen.classes))
     else:
         look(OWN / "weights.json", params.weights.folder if params.weights.source == "folder" else None, weights)
 
@@ -45,9 +47,9 @@ def look(record: Path, named: str | None, files: Callable[[Path], Iterable[str]]
         write_json(record, {})
 
 
-def faces(path: Path) -> Iterable[str]:
+def faces(path: Path, classes: Classes | None) -> Iterable[str]:
     """The images in a folder, by their paths below it, or a zip itself."""
-    return [""] if path.is_file() else folder.images(path)[0]
+    return [""] if path.is_file() else folder.images(path, classes)[0]
 
 
 def weights(path: Path) -> Iterable[str]:

@@ -20,7 +20,6 @@ from stages.errors import UserError
 from stages.faces.layout import LABELS, Place, is_clutter, place_of
 from stages.params import Classes, Labels
 
-WORDS = {"real": "real", "0": "real", "fake": "fake", "1": "fake"}  # labels that need no patterns
 LONGEST = 2**20  # characters of a line of a table; what has more is no table, and is not to fill the memory
 
 File = TypeVar("File")
@@ -94,13 +93,12 @@ def _by_pattern(classes: Classes, text: str) -> str | None:
 
 def _by_word(label: str) -> str:
     """The class that a label says in a usual word."""
-    try:
-        return WORDS[label.lower()]
-    except KeyError:
+    if label.lower() not in LABELS:  # nor digits: in some tables 1 is real
         raise UserError(
-            f"the label {_short.repr(label)} is unknown; write real (or 0) or fake (or 1), or set classes.real and "
-            "classes.fake to regular expressions for labels"
-        ) from None
+            f"the label {_short.repr(label)} is unknown; write real or fake, or set classes.real and classes.fake to "
+            "regular expressions for labels"
+        )
+    return label.lower()
 
 
 def _kinds(

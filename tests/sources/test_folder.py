@@ -361,7 +361,7 @@ def test_a_table_may_say_the_class_and_comes_along(source):
 
 def test_what_a_look_at_a_folder_sees_has_the_table_in_it(faces):
     path = faces("b.jpg", "a.jpg", "c.jpg", "lists/data.csv")
-    (path / "lists/data.csv").write_text("image,class\na.jpg,0\nb.jpg,0")
+    (path / "lists/data.csv").write_text("image,class\na.jpg,real\nb.jpg,real")
     assert list(folder.images(path, BY_TABLE)[0]) == ["a.jpg", "b.jpg", "lists/data.csv"]
 
 
