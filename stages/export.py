@@ -2,9 +2,9 @@
 
 Reads ``data/models/M-P.keras``, ``data/calibration/M-P.json``, ``data/training.json`` and, for the check,
 ``data/shards/``; writes ``data/exported/M-P/``: ``network.tflite`` (logit and evidence of an image of ``image.size``),
-``calibration.json`` and ``detector.json`` (name, size, source, the model's SHA-256, and how far the network strays from
-Keras). All detectors are exported and not the champion alone, so that there is one way to judge a photo, whichever is
-asked; that costs some 25 s of CPU and 30 MB (DenseNet121) or 100 MB (ResNet50) a detector.
+``calibration.json`` and ``detector.json`` (name, size and processing of images, source, SHA-256 of the model, and how
+far the network strays from Keras). All detectors are exported and not the champion alone, so that there is one way to
+judge a photo, whichever is asked; that costs some 25 s of CPU and 30 MB (DenseNet121) or 100 MB (ResNet50) a detector.
 """
 
 import shutil
@@ -30,7 +30,8 @@ TOLERANCE = 1e-3  # of a logit, or of evidence, relative to it where it is above
 def main() -> None:
     """Export one detector."""
     name = detector_argument(main.__doc__)
-    size = load().image.size
+    image = load().image
+    size = image.size
     path = Path(f"data/models/{name}.keras")
     prepare("float32", seed=0)  # nothing is drawn here
 
@@ -47,6 +48,8 @@ def main() -> None:
             {
                 "detector": name,
                 "size": size,
+                "jpeg": image.jpeg,
+                "align": image.align,
                 "source": worth.source(read_json(shards.TRAINING)["sources"].values()),
                 "weights": read_json(f"data/models/{name}.json")["weights"]["source"],
                 "sha256": sha256(path),

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image, ImageDraw, ImageStat
+from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from stages import params
@@ -213,13 +213,7 @@ def _describe(member: Member) -> dict[str, Any]:
         rgb = image.decode(data)
     except (archive.MemberError, image.ImageError) as error:
         return row | {"verdict": str(error)}
-    colours = ImageStat.Stat(Image.fromarray(rgb))
-    return row | {
-        "dhash": duplicates.dhash(rgb),
-        "verdict": "ok",
-        **dict(zip(("mean_red", "mean_green", "mean_blue"), colours.mean, strict=True)),
-        **dict(zip(("std_red", "std_green", "std_blue"), colours.stddev, strict=True)),
-    }
+    return row | {"dhash": duplicates.dhash(rgb), "verdict": "ok", **image.colours(rgb)}
 
 
 def _rows(index: Path, numbers: duplicates.Integers, *columns: str) -> pd.DataFrame:

@@ -176,6 +176,13 @@ class Image(Section):
 
     size: Annotated[int, Field(ge=32, le=1024)]
     crop: Annotated[int, Field(ge=32, le=1024)]
+    jpeg: Quality | None
+    align: bool
+
+    @property
+    def processing(self) -> dict[str, Any]:
+        """What is done to every face, as :func:`stages.faces.processing.stored` takes it."""
+        return self.model_dump(include={"size", "jpeg", "align"})
 
 
 class Augment(Section):

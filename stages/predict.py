@@ -42,7 +42,7 @@ def main() -> None:
         choices=get_args(Faces),
         default="auto",
         help="find: look for faces; whole: take each picture for an aligned face; auto: whole if it has just the "
-        "detector's size, else find (default)",
+        "detector's size, and the faces that the detector learned from were not found by us, else find (default)",
     )
     parser.add_argument("--format", choices=("table", "csv", "json", "jsonl"), default="table")
     parser.add_argument("--heatmaps", type=Path, metavar="DIR", help="write where each answer comes from, as pictures")

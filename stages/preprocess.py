@@ -1,11 +1,14 @@
-"""Stage `preprocess`: the images of each split of a set, shuffled into shards, in the bytes that they came in.
+"""Stage `preprocess`: the images of each split of a set, shuffled into shards, in their own bytes or all processed.
 
 Reads ``data/raw/NAME.zip``, ``data/index/NAME.parquet`` and ``data/manifests/NAME.csv``; writes
-``data/shards/SPLIT/NAME/``, which is empty where the set has no image in that split. Nothing is re-encoded, since
-compression is evidence; the few images that TensorFlow would decode differently (CMYK, 16 bits, EXIF-rotated, other
-formats) are stored as lossless PNG of the pixels that the index saw. A member's name begins with that of its set.
+``data/shards/SPLIT/NAME/``, which is empty where the set has no image in that split. Unless ``image.jpeg`` or
+``image.align`` asks for it (:mod:`stages.faces.processing`), nothing is re-encoded, since compression is evidence; the
+few images that TensorFlow would decode differently (CMYK, 16 bits, EXIF-rotated, other formats) are stored as lossless
+PNG of the pixels that the index saw. A member's name begins with that of its set. ``data/processed/NAME.json`` says how
+many images had no face and, of processed ones, how well the classes can still be told apart without looking at one.
 """
 
+from itertools import chain, islice
 from pathlib import Path
 
 import pandas as pd
@@ -13,12 +16,14 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from stages.errors import UserError, run
-from stages.faces import archive, manifest, records, shards
+from stages.faces import archive, audit, manifest, records, shards
 from stages.faces.layout import SPLITS
-from stages.files import publish, reading
+from stages.files import publish, reading, write_json
 from stages.params import load, set_argument
 
-ARCHIVES, INDEXES, MANIFESTS = (Path(path) for path in ("data/raw", "data/index", "data/manifests"))
+ARCHIVES, INDEXES, MANIFESTS, PROCESSED = (
+    Path(path) for path in ("data/raw", "data/index", "data/manifests", "data/processed")
+)
 
 
 def main() -> None:
@@ -33,7 +38,7 @@ def main() -> None:
             with publish(shards.folder(split, name)) as part:
                 part.mkdir()
                 stream = tqdm(
-                    records.read(name, faces, shuffled),
+                    records.read(name, faces, shuffled, **params.image.processing),
                     total=len(shuffled),
                     desc=f"{name}, {split} shards",
                     unit="image",
@@ -45,6 +50,32 @@ def main() -> None:
         for split, count in zip(SPLITS, counts, strict=True)
     )
     print(f"{name}, {'; '.join(said)}")
+    found: dict[str, float | None] = {"without_face": len(images) - sum(int(count["images"]) for count in counts)}
+    if params.image.jpeg or params.image.align:
+        found |= shortcuts(name, images)
+        auc = "unknown, too few images" if found["shortcut_auc"] is None else f"{found['shortcut_auc']:.2f}"
+        print(f"processed alike: {found['without_face']:,} left out without a face; shortcut AUC now: {auc}")
+    write_json(PROCESSED / f"{name}.json", found)
+
+
+def shortcuts(name: str, images: pd.DataFrame) -> dict[str, float | None]:
+    """:func:`stages.faces.audit.shortcut_auc` of what the shards of a set hold, and its interval.
+
+    ``images``: those of the manifest. Compressed alike, a busier face is still a larger file.
+    """
+    groups = {f"{name}/{member}": group for member, group in zip(images["member"], images["group"], strict=True)}
+    stored = chain.from_iterable(shards.stored(shards.folder(split, name)) for split in SPLITS)
+    rows = [
+        {"label": record.label, "group": groups[record.member], **audit.described(record.image)}
+        for record in islice(stored, None, None, len(images) // audit.SHORTCUT_IMAGES + 1)
+    ]
+    return dict(
+        zip(
+            ("shortcut_auc", "shortcut_auc_low", "shortcut_auc_high"),
+            audit.shortcut_auc(pd.DataFrame(rows)),
+            strict=True,
+        )
+    )
 
 
 def with_places(images: pd.DataFrame, index: Path) -> pd.DataFrame:

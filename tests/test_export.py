@@ -17,6 +17,7 @@ def test_the_folder_holds_all_that_a_judgement_takes(bright):
     facts = read_json(folder / "detector.json")
     assert 0 <= facts["deviation"] < 1e-4
     assert facts["checked"] == 16
+    assert (facts["size"], facts["jpeg"], facts["align"]) == (64, None, False)
     assert (facts["source"], facts["weights"]) == ("folder", "imagenet")
     assert facts["sha256"] == sha256(bright / "data/models/densenet121-baseline.keras")
 

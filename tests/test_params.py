@@ -75,6 +75,10 @@ def test_the_committed_file_is_sound_and_trains_four_detectors_on_the_sample() -
         ("split.train_per_class", 1, "split.train_per_class = 1: input should be greater than or equal to 2"),
         ("split.group_by", 7, "split.group_by = 7: input should be a valid string"),
         ("weights.source", "folder", "weights.folder is empty"),
+        ("image.jpeg", 0, "image.jpeg = 0: input should be greater than or equal to 1"),
+        ("image.jpeg", 101, "image.jpeg = 101: input should be less than or equal to 100"),
+        ("image.jpeg", "high", "image.jpeg = 'high': input should be a valid integer"),
+        ("image.align", "yes", "image.align = 'yes': input should be a valid boolean"),
         ("corruptions.jpeg", [101], "corruptions.jpeg.0 = 101: input should be less than or equal to 100"),
         ("corruptions.blur", [1.0, 2, 1], r"corruptions.blur names one strength twice \(1, 2, 1\); name each once"),
         (

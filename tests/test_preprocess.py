@@ -56,8 +56,8 @@ def project(tmp_path, monkeypatch, write_params):
     """A function that makes a project of members {name: bytes}, of which each split takes every third."""
     monkeypatch.chdir(tmp_path)
 
-    def project(members, *, indexed=None, seed=20, per_shard=3):
-        write_params({"shards.images": per_shard, "split.seed": seed})
+    def project(members, *, indexed=None, seed=20, per_shard=3, **changes):
+        write_params({"shards.images": per_shard, "split.seed": seed, **changes})
         Path("data/raw").mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile("data/raw/faces.zip", "w") as archive:
             for name, data in members.items():
@@ -130,6 +130,45 @@ def test_images_that_tensorflow_sees_otherwise_are_stored_as_their_pixels(projec
     for member, data in stored.items():
         assert data.startswith(b"\x89PNG")
         np.testing.assert_array_equal(tf.io.decode_image(data, channels=3), image.decode(odd[member]))
+
+
+def test_processed_alike_the_classes_are_no_longer_told_apart_by_how_their_files_were_made(project, png, capsys):
+    """Real faces came as JPEG of quality 60, generated ones as PNG, of the same pictures."""
+    pictures = [np.full((40, 40, 3), 40 + 2 * (number // 2), np.uint8) for number in range(60)]
+    faces = {
+        f"real/{n:02}.jpg" if n % 2 else f"fake/{n:02}.png": encoded(Image.fromarray(pixels), quality=60)
+        if n % 2
+        else png(pixels)
+        for n, pixels in enumerate(pictures)
+    }
+    project(faces, **{"image.jpeg": 90, "image.size": 32, "image.crop": 32})
+    preprocess.main()
+    stored = {member: data for split in ("train", "valid", "test") for member, _, data in records(split)}
+    assert stored.keys() == faces.keys()
+    facts = {image.inspect(data) for data in stored.values()}
+    assert {(f.format, f.width, f.height, f.encoding, f.jpeg_quality) for f in facts} == {
+        ("JPEG", 32, 32, "original", 90)
+    }
+    assert len({f.quantisation for f in facts}) == 1
+    found = read_json(SHARDS / "processing.json")
+    assert found["without_face"] == 0
+    assert found["shortcut_auc"] < 0.7
+    assert f"0 left out without a face; shortcut AUC now: {found['shortcut_auc']:.2f}" in capsys.readouterr().out
+
+
+def test_images_without_a_face_are_left_out_and_counted(project, portrait, plain, capsys):
+    face = encoded(portrait.resize((128, 150)))
+    faces = {f"{kind}/{number}.jpg": face for kind in ("fake", "real") for number in range(3)}
+    project(plain | faces, **{"image.align": True})
+    preprocess.main()
+    stored = {member: data for split in ("train", "valid", "test") for member, _, data in records(split)}
+    assert stored.keys() == faces.keys()
+    assert len(set(stored.values())) == 1
+    (facts,) = {image.inspect(data) for data in stored.values()}
+    assert (facts.format, facts.width, facts.height) == ("PNG", 64, 64)
+    assert sum(summary["images"] for summary in read_json(SHARDS / "shards.json").values()) == 6
+    assert read_json(SHARDS / "processing.json")["without_face"] == len(plain)
+    assert "12 left out without a face" in capsys.readouterr().out
 
 
 def test_the_order_is_shuffled_and_decided_by_the_seed(project, plain):

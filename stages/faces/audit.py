@@ -1,8 +1,12 @@
 """What is in the corpus, in numbers, and whether the classes can be told apart without looking at a face."""
 
+from dataclasses import asdict
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
+from stages.faces import image
 from stages.faces.duplicates import Integers, Likeness, count_pairs
 from stages.faces.layout import LABELS, SPLITS
 
@@ -114,6 +118,11 @@ def shortcut_auc(images: pd.DataFrame) -> tuple[float | None, float | None, floa
     auc = float(roc_auc_score(fake, scores))
     margin = 1.96 * _standard_error(auc, int(fake.sum()), int((~fake).sum()))
     return auc, max(0.0, auc - margin), min(1.0, auc + margin)
+
+
+def described(data: bytes) -> dict[str, Any]:
+    """What the shortcut classifier may see of an image (bytes of any kind that is read): a row of ``COLUMNS``."""
+    return {"bytes": len(data), **asdict(image.inspect(data)), **image.colours(image.decode(data))}
 
 
 def counts(images: pd.DataFrame) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageStat, UnidentifiedImageError
 
 Pixels = NDArray[np.uint8]
 
@@ -226,3 +226,13 @@ def _standard_tables() -> NDArray[np.int64]:
         Image.new("L", (8, 8)).save(buffer, "JPEG", quality=quality)
         tables.append(Image.open(buffer).quantization[0])  # type: ignore[attr-defined]
     return np.array(tables)
+
+
+def colours(rgb: Pixels) -> dict[str, float]:
+    """Mean and standard deviation of each channel (0–255), by their names in the index."""
+    found = ImageStat.Stat(Image.fromarray(rgb))
+    return {
+        f"{figure}_{channel}": value
+        for figure, values in (("mean", found.mean), ("std", found.stddev))
+        for channel, value in zip(("red", "green", "blue"), values, strict=True)
+    }

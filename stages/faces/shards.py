@@ -8,6 +8,7 @@ images is empty.
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,17 +47,18 @@ def training(split: str) -> list[Path]:
 
 
 def write(records: Iterable[Record], count: int, folder: Path, per_shard: int) -> Summary:
-    """Write ``count`` records as ``folder/00000-of-N.tfrecord``…, ``per_shard`` in each; return their summary.
+    """Write at most ``count`` records as ``folder/00000-of-N.tfrecord``…, ``per_shard`` in each.
 
-    The summary has ``images``, ``real``, ``fake``, ``shards`` and ``sha256``, a digest of all records in their order.
+    If there are fewer, the last files hold fewer, or none. Returns their summary: ``images``, ``real``, ``fake``,
+    ``shards`` and ``sha256``, a digest of all records in their order.
     """
     shards = -(-count // per_shard)
     digest = hashlib.sha256()
     labels = [0, 0]
-    stream = iter(records)
+    stream = islice(records, count)
     for shard in range(shards):
         with tf.io.TFRecordWriter(str(folder / f"{shard:05d}-of-{shards:05d}.tfrecord")) as writer:
-            for record in _take(stream, min(per_shard, count - shard * per_shard)):
+            for record in islice(stream, per_shard):
                 example = _serialise(record)
                 digest.update(example)
                 labels[record.label] += 1
@@ -65,14 +67,9 @@ def write(records: Iterable[Record], count: int, folder: Path, per_shard: int) -
         **{"images": sum(labels), "real": labels[0], "fake": labels[1]},
         **{"shards": shards, "sha256": digest.hexdigest()},
     }
-    if count:
+    if found["images"]:
         write_json(folder / SUMMARY, found)
     return found
-
-
-def _take(stream: Iterator[Record], count: int) -> Iterator[Record]:
-    for _ in range(count):
-        yield next(stream)
 
 
 def _serialise(record: Record) -> bytes:
@@ -93,6 +90,12 @@ def _records(folder: Path) -> "tf.data.Dataset":
     """The records of a folder as they are in the files, in their order on disk."""
     files = sorted(str(path) for path in folder.glob("*.tfrecord"))
     return tf.data.TFRecordDataset(files, buffer_size=READ_BUFFER)
+
+
+def stored(folder: Path) -> Iterator[Record]:
+    """The records of a folder as they were written, in their order on disk."""
+    for fields in _records(folder).map(_parse).as_numpy_iterator():
+        yield Record(fields["image"], int(fields["label"]), fields["member"].decode())
 
 
 def _parse(record: "tf.Tensor") -> dict[str, "tf.Tensor"]:

@@ -1,4 +1,4 @@
-"""A picture to the square that a detector is fed: a face cut out as FFHQ's are, or the picture as it is."""
+"""A face to the square that a detector is fed: cut out as FFHQ's are."""
 
 import numpy as np
 from PIL import Image
@@ -54,16 +54,3 @@ def align(picture: Image.Image, face: Face, size: int) -> Image.Image:
         (big, big), Image.Transform.QUAD, [float(v) for v in corners.ravel()], Image.Resampling.BILINEAR
     )
     return turned.resize((size, size), Image.Resampling.LANCZOS)
-
-
-def whole(picture: Image.Image, size: int) -> Image.Image:
-    """The picture as training sees one that is no crop of ours: untouched if it has the size, else its central square.
-
-    It is resized as :func:`stages.faces.shards.decode` does it, within one grey level.
-    """
-    if picture.size == (size, size):
-        return picture
-    shorter = min(picture.size)
-    left, top = (picture.width - shorter) // 2, (picture.height - shorter) // 2
-    square = picture.crop((left, top, left + shorter, top + shorter))  # or the filter would reach beyond it
-    return square.resize((size, size), Image.Resampling.BILINEAR)

@@ -16,6 +16,7 @@ from PIL import Image
 from scipy.special import expit, logit
 
 from stages.errors import UserError
+from stages.faces import processing
 from stages.photos import alignment, finder
 from stages.photos.exported import Detector, Floats
 from stages.photos.inputs import Photo
@@ -55,26 +56,27 @@ class Answer:
 
 
 def one_size(detectors: Sequence[Detector]) -> int:
-    """The side of the images that all the detectors take. Raises :class:`UserError` where they differ."""
-    if len(sizes := {detector.size for detector in detectors}) > 1:
-        listed = ", ".join(f"{detector.name} {detector.size} px" for detector in detectors)
-        raise UserError(f"the detectors take images of different sizes ({listed}); export them again with `dvc repro`")
-    return sizes.pop()
+    """The side of the images that all the detectors take. Raises :class:`UserError` where these differ in any way."""
+    if len({detector.takes for detector in detectors}) > 1:
+        listed = "; ".join(f"{detector.name} {detector.takes}" for detector in detectors)
+        raise UserError(f"the detectors take different images ({listed}); export them again with `dvc repro`")
+    return detectors[0].size
 
 
 def answers(photo: Photo, detectors: Sequence[Detector], faces: Faces) -> Iterator[Answer]:
     """The answers for one photo.
 
     ``faces`` "find" looks for faces and aligns each as FFHQ does, "whole" takes the picture for one aligned face, and
-    "auto" does the latter where the picture has exactly the size of the detectors' images.
+    "auto" does the latter where the picture has exactly the size of the detectors' images, unless the faces in these
+    were found too.
     """
     if photo.pixels is None:
         yield Answer(photo.name, error=photo.problem)
         return
     size = one_size(detectors)
     picture = Image.fromarray(photo.pixels)
-    if faces == "whole" or (faces == "auto" and picture.size == (size, size)):
-        crop = alignment.whole(picture, size)
+    if faces == "whole" or (faces == "auto" and picture.size == (size, size) and not detectors[0].align):
+        crop = processing.whole(picture, size, detectors[0].jpeg)
         yield Answer(photo.name, 1, (0, 0, *picture.size), judge(crop, detectors), enlarged=min(picture.size) < size)
         return
     found = finder.find(picture)
@@ -88,7 +90,8 @@ def answers(photo: Photo, detectors: Sequence[Detector], faces: Faces) -> Iterat
 
 
 def judge(crop: Image.Image, detectors: Sequence[Detector]) -> Judgement:
-    """What the detectors make of an aligned face of their size."""
+    """What the detectors make of an aligned face of their size, processed as their images were."""
+    crop = processing.seen(crop, detectors[0].jpeg)
     logits, verdicts, heats = [], set(), []
     for detector in detectors:
         raw, evidence = detector.judge(np.asarray(crop))

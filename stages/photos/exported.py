@@ -39,6 +39,13 @@ class Detector:
     sha256: str  # of the .keras file that it was exported from
     calibration: Calibration
     network: Network
+    jpeg: int | None = None  # quality at which its images were saved; None: they came as they were
+    align: bool = False  # whether the faces in its images were found and aligned
+
+    @property
+    def takes(self) -> str:
+        """The images that it takes, in words."""
+        return f"{self.size} px{f', JPEG {self.jpeg}' if self.jpeg else ''}{', aligned' if self.align else ''}"
 
     @property
     def caution(self) -> Caution | None:
@@ -71,6 +78,8 @@ def load(folder: Path) -> Detector:
         sha256=facts["sha256"],
         calibration=calibration.read(folder / READING),
         network=network(folder / NETWORK),
+        jpeg=facts.get("jpeg"),  # an older version has neither
+        align=facts.get("align", False),
     )
 
 

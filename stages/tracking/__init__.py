@@ -266,7 +266,7 @@ def _send_detector(client: Any, experiment: str, detector: Detector, params: Par
     registry.found_or_made(
         lambda: client.get_run(run_id).inputs.dataset_inputs, lambda: client.log_inputs(run_id, _datasets(params))
     )
-    model_id, is_new = _send_model(client, known, detector, values)
+    model_id, is_new = _send_model(client, known, detector, values, params.image.jpeg)
     # The times of points hang on the training alone: a point that is sent again is the same point. A complete run has
     # its curves, and other times if the same model was trained again.
     complete, points = "mirror_digest" in known.data.tags, []
@@ -346,7 +346,9 @@ def _send_artifacts(client: Any, run_id: str, detector: Detector) -> None:
         client.log_artifacts(run_id, temporary)
 
 
-def _send_model(client: Any, run: Any, detector: Detector, values: dict[str, str]) -> tuple[str, bool]:
+def _send_model(
+    client: Any, run: Any, detector: Detector, values: dict[str, str], jpeg: int | None
+) -> tuple[str, bool]:
     """Upload the model unless the run has it; one that was cut off is not READY, and is completed.
 
     Return its id, and whether it was uploaded.
@@ -363,12 +365,12 @@ def _send_model(client: Any, run: Any, detector: Detector, values: dict[str, str
     logged = known or client.create_logged_model(experiment, detector.name, run_id, labels, values)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
-        package(detector, logged, folder)
+        package(detector, logged, folder, jpeg)
         client.log_model_artifacts(logged.model_id, str(folder))
     if _model(client, run, detector).model_id != logged.model_id:  # another mirror has made one meanwhile
         if not known:
             client.delete_logged_model(logged.model_id)
-        return _send_model(client, run, detector, values)
+        return _send_model(client, run, detector, values, jpeg)
     registry.found_or_made(  # MLflow refuses the same one a second time
         lambda: logged.model_id in _outputs(client.get_run(run_id)),
         lambda: client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)]),

@@ -198,6 +198,8 @@ def parameters(detector: Detector, params: Params) -> dict[str, str]:
         "valid_images": detector.record["valid_images"],
         "image_size": detector.record["image_size"],
         "image_crop": params.image.crop,
+        "image_jpeg": params.image.jpeg or "as it came",
+        "image_align": params.image.align,
         "split_method": params.split.method,
         "split_seed": params.split.seed,
         "features_from_block": params.features.from_block,

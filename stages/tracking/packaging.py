@@ -14,12 +14,13 @@ CODE = Path(__file__).parents[1]  # stages/, which travels with the model
 REQUIRED = ("keras", "mlflow", "numpy", "pandas", "pillow", "scipy", "tensorflow")
 
 
-def package(detector: Detector, logged: Any, folder: Path) -> None:
+def package(detector: Detector, logged: Any, folder: Path, jpeg: int | None) -> None:
     """Write the MLflow model of a detector into ``folder``: its .keras file as it is, its calibration, and our code.
 
-    ``mlflow.keras.log_model`` wants the model in memory: to load and save four takes a minute, to copy them no time.
-    ``mlflow.keras.load_model`` gives the Keras model; ``mlflow.pyfunc.load_model`` and ``mlflow models serve`` give
-    what :mod:`stages.tracking.serving` makes of it, without this repository.
+    ``jpeg`` is the quality at which its images were saved, or None. ``mlflow.keras.log_model`` wants the model in
+    memory: to load and save four takes a minute, to copy them no time. ``mlflow.keras.load_model`` gives the Keras
+    model; ``mlflow.pyfunc.load_model`` and ``mlflow models serve`` give what :mod:`stages.tracking.serving` makes of
+    it, without this repository.
     """
     import pandas as pd
     from mlflow import pyfunc
@@ -50,7 +51,7 @@ def package(detector: Detector, logged: Any, folder: Path) -> None:
         python_model=str(CODE / "tracking/serving.py"),
         code_paths=[str(CODE)],
         artifacts={"detector": str(detector.keras), "calibration": str(detector.files[CALIBRATION])},
-        model_config={"image_size": size},
+        model_config={"image_size": size, "image_jpeg": jpeg},
         signature=signature,
         input_example=pd.DataFrame({"image": [_example(size)]}),
         mlflow_model=mlmodel,

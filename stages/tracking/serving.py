@@ -14,8 +14,9 @@ from typing import Any
 import mlflow
 import numpy as np
 import pandas as pd
+from PIL import Image
 
-from stages.faces import archive, image
+from stages.faces import archive, image, processing
 from stages.scoring import calibration
 
 BATCH = 32  # faces in one forward pass
@@ -35,7 +36,7 @@ class Server(mlflow.pyfunc.PythonModel):
             assembly.with_logits(assembly.load(Path(context.artifacts["detector"]))), reduce_retracing=True
         )
         self.calibration = calibration.read(context.artifacts["calibration"])
-        self.size = context.model_config["image_size"]
+        self.size, self.jpeg = context.model_config["image_size"], context.model_config["image_jpeg"]
 
     def predict(self, context: Any, model_input: pd.DataFrame) -> list[dict[str, Any]]:
         """A row for each row: ``probability`` and ``verdict``, or ``error``; what does not apply is None."""
@@ -69,8 +70,12 @@ class Server(mlflow.pyfunc.PythonModel):
             data = base64.b64decode("".join(DATA_URL.sub("", text, count=1).split()), validate=True)
         except (binascii.Error, ValueError):
             raise image.ImageError("not base64") from None
-        pixels: np.ndarray = shards.fit(tf.constant(image.decode(data)), self.size).numpy()
-        return pixels.astype(np.float32)
+        pixels = image.decode(data)
+        if self.jpeg:
+            face = processing.whole(Image.fromarray(pixels), self.size, self.jpeg)
+            pixels = np.asarray(processing.seen(face, self.jpeg))
+        fitted: np.ndarray = shards.fit(tf.constant(pixels), self.size).numpy()
+        return fitted.astype(np.float32)
 
 
 mlflow.models.set_model(Server())

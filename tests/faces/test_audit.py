@@ -70,6 +70,16 @@ def test_counts_of_images_quarantine_and_duplicates(corpus):
     assert figures["median_kilobytes"] == np.median(images["bytes"]) / 1000
 
 
+def test_what_it_sees_of_an_image_is_what_the_index_has_of_it(corpus, png):
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    pixels[:20] = (10, 20, 30)
+    data = png(pixels)
+    seen = audit.described(data)
+    assert {"label", "group", *seen} >= set(corpus(1)) - {"member", "split"}
+    wanted = {"bytes": len(data), "width": 60, "height": 40, "format": "PNG", "jpeg_quality": None}
+    assert seen.items() >= (wanted | {"mean_blue": 15.0, "std_green": 10.0}).items()
+
+
 @pytest.mark.parametrize("count", [4, 40])
 def test_pictures_without_a_jpeg_quality_are_no_obstacle(corpus, count):
     auc, low, high = audit.shortcut_auc(corpus(count).assign(format="PNG", jpeg_quality=np.nan, quantisation=None))

@@ -1,4 +1,4 @@
-"""The crop of FFHQ, and a picture brought to a detector's size as training sees it."""
+"""The crop of FFHQ."""
 
 import numpy as np
 import pytest
@@ -52,18 +52,3 @@ def test_an_aligned_face_stays_where_it_was(portrait):
     aligned = alignment.align(portrait, found, 256)
     [again] = finder.find(aligned)
     assert alignment.quad(again) == pytest.approx(np.array([[0, 0], [0, 256], [256, 256], [256, 0]]), abs=16)
-
-
-def test_a_picture_of_the_size_is_untouched(noise):
-    picture = Image.fromarray(noise(0, 64, 64))
-    assert alignment.whole(picture, 64) is picture
-
-
-@pytest.mark.parametrize(("height", "width"), [(100, 151), (200, 90), (40, 40)])
-def test_another_is_resized_as_in_training(noise, png, height, width):
-    from stages.faces import shards
-
-    pixels = noise(1, height, width)
-    trained = shards.decode(png(pixels), 64).numpy()
-    here = np.asarray(alignment.whole(Image.fromarray(pixels), 64), float)
-    assert np.abs(here - trained).max() <= 1
