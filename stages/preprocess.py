@@ -69,13 +69,8 @@ def shortcuts(name: str, images: pd.DataFrame) -> dict[str, float | None]:
         {"label": record.label, "group": groups[record.member], **audit.described(record.image)}
         for record in islice(stored, None, None, len(images) // audit.SHORTCUT_IMAGES + 1)
     ]
-    return dict(
-        zip(
-            ("shortcut_auc", "shortcut_auc_low", "shortcut_auc_high"),
-            audit.shortcut_auc(pd.DataFrame(rows)),
-            strict=True,
-        )
-    )
+    auc, low, high = audit.shortcut_auc(pd.DataFrame(rows))
+    return {"shortcut_auc": auc, "shortcut_auc_low": low, "shortcut_auc_high": high}
 
 
 def with_places(images: pd.DataFrame, index: Path) -> pd.DataFrame:
