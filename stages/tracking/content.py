@@ -113,14 +113,23 @@ def _check_params(params: Params, model: str, phase: str) -> None:
     of_model = [f"{stage}@{model}" for stage in dict.fromkeys((*MODEL_STAGES, phase))]
     for stage in (*of_sets, "split", *of_model):
         for key, then in lock.get(stage, {}).get("params", {}).get("params.yaml", {}).items():
-            now: Any = params.model_dump(exclude_unset=True)
+            now: Any = params.model_dump()
             for part in key.split("."):
                 now = now.get(part) if now else None
-            if now != then:
+            for name, this, that in _differences(key, now, then):
                 raise UserError(
-                    f"params.yaml says {key} = {now}, but {model}-{phase} was made with {then} ({stage} in dvc.lock); "
-                    "run `dvc repro`, which also tracks the new one, or bring back params.yaml"
+                    f"params.yaml says {name} = {this}, but {model}-{phase} was made with {that} ({stage} in "
+                    "dvc.lock); run `dvc repro`, which also tracks the new one, or bring back params.yaml"
                 )
+
+
+def _differences(key: str, now: Any, then: Any) -> Iterator[tuple[str, Any, Any]]:
+    """The parameters below ``key`` that differ, with both values; one that is absent is empty."""
+    if isinstance(now, dict) and isinstance(then, dict):
+        for part in now | then:
+            yield from _differences(f"{key}.{part}", now.get(part), then.get(part))
+    elif now != then:
+        yield key, now, then
 
 
 def tags(detector: Detector, params: Params) -> dict[str, str]:

@@ -3,19 +3,18 @@
 The winner of ``compare`` becomes a version, which points to the model of its run. The alias ``champion`` moves to it
 unless that could make things worse. Better and worse go by the AUC on the validation images, by which ``compare``
 chooses: to choose by the test images, time and again, would wear them out. And AUCs are comparable only on the same
-images: whether validation and test images are the same is told by the digests in ``data/shards/shards.json``.
+images: whether validation and test images are the same is told by the digests that lie beside them in ``data/shards/``.
 """
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from stages.files import read_json, sha256
+from stages.files import digest, read_json, sha256
 from stages.tracking.content import CARD, Detector
 
 ALIAS, LEADERBOARD, CHAMPION = "champion", Path("data/leaderboard.json"), Path("data/champion.keras")
-SHARDS = Path("data/shards/shards.json")
+TRAINING = Path("data/training.json")
 FIGURES = ("valid_roc_auc", "roc_auc", "accuracy", "threshold", "n", "n_valid")
 LONGEST = 5000  # characters of a description, in MLflow's database
 DESCRIPTION = (
@@ -28,16 +27,17 @@ INSIST = "`make promote` (python -m stages.tracking --promote) makes it champion
 
 def winner(found: list[Detector]) -> Detector | None:
     """The detector that the stage ``compare`` found best, or None where its answer is not of these detectors."""
-    if not (LEADERBOARD.exists() and CHAMPION.exists() and SHARDS.exists()):
+    if not (LEADERBOARD.exists() and CHAMPION.exists() and held_out()):
         return None
-    name, digest = read_json(LEADERBOARD)["champion"], sha256(CHAMPION)
-    return next((d for d in found if (d.name, d.record["model_sha256"]) == (name, digest)), None)
+    wanted = read_json(LEADERBOARD)["champion"], sha256(CHAMPION)
+    return next((d for d in found if (d.name, d.record["model_sha256"]) == wanted), None)
 
 
-def held_out_digest() -> str:
-    """The SHA-256 that names the validation and test images: their bytes, labels and names."""
-    splits = read_json(SHARDS)
-    return hashlib.sha256("".join(splits[split]["sha256"] for split in ("valid", "test")).encode()).hexdigest()
+def held_out() -> list[str]:
+    """The digests of the validation and test images of the sets to learn from: their bytes, labels and names."""
+    names = read_json(TRAINING)["valid"] if TRAINING.exists() else []
+    found = [Path(f"data/shards/{split}/{name}/shards.json") for split in ("valid", "test") for name in names]
+    return [read_json(path)["sha256"] for path in found if path.exists()]
 
 
 def found_or_made(look: Callable[[], Any], make: Callable[[], Any]) -> Any:
@@ -78,7 +78,7 @@ def register(client: Any, name: str, detector: Detector, model: Any, *, promote:
 def _version(client: Any, name: str, detector: Detector, model: Any) -> Any:
     """The version that points to the model, made if need be, with the detector's figures as tags and its model card."""
     tags = {"detector": detector.name, "model_sha256": detector.record["model_sha256"]}
-    tags |= {key: str(detector.metrics[key]) for key in FIGURES} | {"held_out_digest": held_out_digest()}
+    tags |= {key: str(detector.metrics[key]) for key in FIGURES} | {"held_out_digest": digest(held_out())}
     source, run_id = f"models:/{model.model_id}", model.source_run_id
 
     def first() -> Any:
