@@ -25,12 +25,11 @@ from tqdm import tqdm
 from stages.backend import tf
 from stages.detectors import assembly, device
 from stages.errors import run
-from stages.faces import corruptions, shards
-from stages.faces.layout import LABELS
+from stages.faces import corruptions, layout, shards
 from stages.files import digest, hold, project_root, publish, reading
 from stages.params import Params, detector_argument, load
 
-CODE = [Path(str(module.__file__)) for module in (assembly, corruptions, device, shards)] + [Path(__file__)]
+CODE = [Path(str(module.__file__)) for module in (assembly, corruptions, device, layout, shards)] + [Path(__file__)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +82,7 @@ def main() -> None:
 
     scores = pd.concat(tables, ignore_index=True)
     for unseen, kinds in ((one, params.unseen(one)) for one in params.sets):
-        of = (scores["set"] == unseen) & scores["label"].isin([LABELS[kind] for kind in kinds])
+        of = (scores["set"] == unseen) & scores["label"].isin([layout.LABELS[kind] for kind in kinds])
         scores.loc[of, "split"] = "unseen"
     with publish(f"data/scores/{name}.parquet") as part:
         scores.to_parquet(part, index=False)
