@@ -26,9 +26,8 @@ def project(weights: Path | None, faces_per_class: int = FACES_PER_CLASS) -> Ite
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, chdir(folder):
         write_params(
             {
-                "data.source": "sample",
-                "data.sample.faces_per_class": faces_per_class,
-                "data.sample.size": SIZE,
+                "sets.faces.sample.faces_per_class": faces_per_class,
+                "sets.faces.sample.size": SIZE,
                 "image.size": SIZE,
                 "image.crop": CROP,
                 "split.fractions": {"train": 0.7, "valid": 0.2, "test": 0.1},
@@ -38,7 +37,7 @@ def project(weights: Path | None, faces_per_class: int = FACES_PER_CLASS) -> Ite
             }
         )
         print(f"drawing {2 * faces_per_class} faces of {SIZE} px, a quarter of a second each", file=sys.stderr)
-        for stage in ("download", "index", "split", "preprocess", "weights densenet121"):
+        for stage in ("download faces", "index faces", "audit", "split", "preprocess faces", "weights densenet121"):
             run_stage(*stage.split())
         yield
 

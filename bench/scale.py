@@ -19,7 +19,7 @@ import psutil
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[1]
-STAGES = ("download", "index", "split", "preprocess")
+STAGES = ("download faces", "index faces", "audit", "split", "preprocess faces")
 INTERVAL = 0.05  # s between two samples of memory
 
 
@@ -45,7 +45,7 @@ def main() -> None:
     for stage in STAGES:
         a, b = few[stage], many[stage]
         print(
-            f"| {stage} | {a.seconds:.1f} | {b.seconds:.1f} | × {b.seconds / a.seconds / factor:.2f} "
+            f"| {stage.split()[0]} | {a.seconds:.1f} | {b.seconds:.1f} | × {b.seconds / a.seconds / factor:.2f} "
             f"| {a.megabytes:.0f} | {b.megabytes:.0f} | × {b.megabytes / a.megabytes:.2f} |"
         )
 
@@ -58,8 +58,7 @@ def measure(images: int, size: int) -> dict[str, Cost]:
         subprocess.run(make, check=True, stdout=sys.stderr)
         yaml = YAML()
         params = yaml.load(ROOT / "params.yaml")
-        params["data"]["source"] = "folder"
-        params["data"]["folder"]["path"] = str(faces)
+        params["sets"] = {"faces": {"source": "folder", "use": "train", "path": str(faces)}}
         params["weights"]["source"] = "random"  # auto is for the sample only; no stage here reads weights
         params["split"] |= {"method": "official", "near_duplicates": "drop"}
         yaml.dump(params, project / "params.yaml")
@@ -67,10 +66,10 @@ def measure(images: int, size: int) -> dict[str, Cost]:
 
 
 def run(stage: str, project: Path) -> Cost:
-    """Run one stage in the project. Raises CalledProcessError if it fails."""
+    """Run one stage, with its argument, in the project. Raises CalledProcessError if it fails."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     peak, start = 0, time.perf_counter()
-    command = [sys.executable, "-m", f"stages.{stage}"]
+    command = [sys.executable, "-m", *f"stages.{stage}".split()]
     with subprocess.Popen(command, cwd=project, env=environment, stdout=sys.stderr) as process:
         family = psutil.Process(process.pid)
         while process.poll() is None:

@@ -26,7 +26,7 @@ from bench.project import BATCH, CROP, SIZE
 from stages.backend import keras, tf
 from stages.faces import shards
 
-SHARDS, FOLDERS = Path("data/shards"), Path("unpacked")
+FOLDERS = Path("unpacked")
 ROUNDS = 7
 WARM_UP = 8  # batches that are not timed
 EDGE = (SIZE - CROP) // 2
@@ -85,14 +85,14 @@ def encoded(split: str = "train") -> Iterator[dict[str, Any]]:
     """The records of a split, by TensorFlow alone."""
     kinds = {"image": tf.string, "label": tf.int64, "member": tf.string}
     schema = {name: tf.io.FixedLenFeature([], kind) for name, kind in kinds.items()}
-    files = sorted(str(path) for path in SHARDS.glob(f"{split}-*.tfrecord"))
+    files = sorted(str(path) for path in shards.folder(split, "faces").glob("*.tfrecord"))
     for record in tf.data.TFRecordDataset(files):
         yield {name: value.numpy() for name, value in tf.io.parse_single_example(record, schema).items()}
 
 
 def ours() -> "tf.data.Dataset":
     """The pipeline's training input."""
-    return shards.augmented(SHARDS, "train", size=SIZE, crop=CROP, batch_size=BATCH, seed=1)
+    return shards.augmented(shards.training("train"), size=SIZE, crop=CROP, batch_size=BATCH, seed=1)
 
 
 def legacy(split: str = "train", shuffle: bool = True, **augmentation: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -57,14 +57,14 @@ def measure() -> Iterator[Result]:
 
 def make_project(folder: Path, images: int) -> None:
     """A project with so many training images, in the middle of the one that is here."""
-    path = folder / "data/shards"
-    path.mkdir(parents=True)
-    (folder / "data/weights").symlink_to(Path("data/weights").resolve())
+    (folder / "data").mkdir(parents=True)
+    for name in ("weights", "training.json"):
+        (folder / "data" / name).symlink_to(Path("data", name).resolve())
     faces = [shards.Record(face["image"], int(face["label"]), face["member"].decode()) for face in encoded()]
-    counts = {"train": images, "valid": len(faces)}
-    shards.write_summary(
-        path, {split: shards.write(islice(cycle(faces), n), n, path, split, 1000) for split, n in counts.items()}
-    )
+    for split, count in {"train": images, "valid": len(faces)}.items():
+        path = folder / shards.folder(split, "faces")
+        path.mkdir(parents=True)
+        shards.write(islice(cycle(faces), count), count, path, 1000)
     with chdir(folder):
         write_params({"image.size": SIDE, "image.crop": SIDE, "features.batch_size": 128})
 
@@ -90,5 +90,5 @@ def train() -> None:
     head = assembly.head(np.zeros(width), np.ones(width))
     detector = assembly.detector(densenet121, backbone, head)
     training.compile_model(detector, keras.optimizers.AdamW(1e-5))
-    data = shards.augmented(Path("data/shards"), "train", size=SIDE, crop=SIDE, batch_size=BATCH, seed=1)
+    data = shards.augmented(shards.training("train"), size=SIDE, crop=SIDE, batch_size=BATCH, seed=1)
     detector.fit(data, steps_per_epoch=STEPS, verbose=2)

@@ -21,7 +21,6 @@ from stages.detectors import assembly, densenet121
 from stages.faces import shards
 from stages.params import load
 
-SHARDS = Path("data/shards")
 MODEL = Path("data/models/densenet121-baseline.keras")
 ROUNDS = 11
 
@@ -35,18 +34,18 @@ def measure() -> Iterator[Result]:
     assembly.save(densenet121, backbone, head, MODEL)
     detector = assembly.with_logits(assembly.load(MODEL))
     network = tf.function(detector, reduce_retracing=True)
-    count = int(shards.summary(SHARDS, "valid")["images"])
+    count = shards.counts(shards.training("valid"))["images"]
     batch = tf.cast(tf.random.uniform((BATCH, SIZE, SIZE, 3), maxval=256), tf.uint8)  # as the reader gives them
 
     def ours() -> None:
-        score.forward(network, score.Pass(SHARDS, "valid", "valid"), load(), "valid")
+        score.forward(network, score.Pass("faces", "valid"), load(), "valid")
 
     def one() -> None:
-        for image, _ in shards.labelled(SHARDS, "valid", size=SIZE, batch_size=1):
+        for image, _ in shards.labelled(shards.training("valid"), size=SIZE, batch_size=1):
             network(image, training=False).numpy()
 
     def predict() -> None:
-        for image, _ in shards.labelled(SHARDS, "valid", size=SIZE, batch_size=1):
+        for image, _ in shards.labelled(shards.training("valid"), size=SIZE, batch_size=1):
             detector.predict(image, verbose=0)
 
     def forward() -> None:

@@ -6,7 +6,6 @@ measured.
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 from time import perf_counter
 
 import numpy as np
@@ -17,7 +16,6 @@ from stages.backend import keras, tf
 from stages.detectors import assembly, densenet121, training
 from stages.faces import shards
 
-SHARDS = Path("data/shards")
 BATCH, STEPS, ROUNDS = 16, 8, 5
 
 
@@ -30,7 +28,7 @@ def measure() -> Iterator[Result]:
     training.compile_model(detector, keras.optimizers.AdamW(1e-5))
 
     def real() -> "tf.data.Dataset":
-        return shards.augmented(SHARDS, "train", size=SIZE, crop=CROP, batch_size=BATCH, seed=1)
+        return shards.augmented(shards.training("train"), size=SIZE, crop=CROP, batch_size=BATCH, seed=1)
 
     constant = tf.data.Dataset.from_tensors(next(iter(real()))).repeat()
     detector.fit(constant, steps_per_epoch=1, verbose=0)  # compiles
