@@ -70,6 +70,24 @@ def noise():
     return noise
 
 
+@pytest.fixture(scope="session")
+def write_shards():
+    """A function that packs records as a set's images of one split, and lists them in data/training.json."""
+    from stages.faces import shards
+    from stages.files import read_json, write_json
+
+    def write_shards(split, name, records, per_shard=4):
+        folder = shards.folder(split, name)
+        folder.mkdir(parents=True)
+        summary = shards.write(records, len(records), folder, per_shard)
+        training = read_json(shards.TRAINING) if shards.TRAINING.exists() else {"train": {}, "valid": {}}
+        if split in training:
+            training[split][name] = {kind: summary[kind] for kind in ("real", "fake")}
+        write_json(shards.TRAINING, training)
+
+    return write_shards
+
+
 @pytest.fixture
 def float32():
     """Run under Keras' float32 policy, whatever a test sets."""
@@ -112,7 +130,7 @@ def toy():
 
 
 @pytest.fixture(scope="session")
-def bright(tmp_path_factory, write_params, png):
+def bright(tmp_path_factory, write_params, write_shards, png):
     """A project with two exported detectors of 64 px that take bright for fake, and nothing trained.
 
     Of a picture of one grey level v, the logit of densenet121-baseline (the champion) is 6 (v - 127.5) / 127.5, and
@@ -138,14 +156,10 @@ def bright(tmp_path_factory, write_params, png):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         write_params()
-        Path("data/shards").mkdir(parents=True)
-        Path("data/raw").mkdir()
-        write_json("data/raw/source.json", {"source": "folder"})
+        write_json("data/raw/faces.json", {"source": "folder"})
         write_json("data/leaderboard.json", {"champion": "densenet121-baseline"})
         greys = [png(np.full((64, 64, 3), level, np.uint8)) for level in range(0, 256, 17)]
-        records = [shards.Record(grey, 0, f"{number}.png") for number, grey in enumerate(greys)]
-        summary = shards.write(records, len(records), Path("data/shards"), "valid", 100)
-        shards.write_summary(Path("data/shards"), {"valid": summary})
+        write_shards("valid", "faces", [shards.Record(grey, 0, f"faces/{n}.png") for n, grey in enumerate(greys)])
         for phase, steepness in (("baseline", 6.0), ("finetune", 2.0)):
             write_json(f"data/models/densenet121-{phase}.json", {"weights": {"source": "imagenet"}})
             top = assembly.head(np.full(3, 127.5), np.full(3, 127.5**2))

@@ -29,23 +29,14 @@ def pixels(noise):
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch, write_params, command, toy, pixels, png, float32):
+def project(tmp_path, monkeypatch, write_params, write_shards, command, toy, pixels, png, float32):
     """A function that makes features of the toy in a project with shards and weights; returns them by file name."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(assembly, "backbone_module", lambda model: toy)
-    folder = Path("data/shards")
-    folder.mkdir(parents=True)
-    summaries = {
-        split: shards.write(
-            [shards.Record(png(image), number % 2, f"{split}/{number}") for number, image in enumerate(images)],
-            len(images),
-            folder,
-            split,
-            4,
-        )
-        for split, images in pixels.items()
-    }
-    shards.write_summary(folder, summaries)
+    for split, images in pixels.items():  # of two sets, one after the other
+        records = [shards.Record(png(image), n % 2, f"{split}/{n}") for n, image in enumerate(images)]
+        write_shards(split, "one", records[:4])
+        write_shards(split, "other", records[4:])
     Path("data/weights").mkdir()
     monkeypatch.setattr(toy, "trained", toy.backbone(), raising=False)
     toy.trained.save_weights("data/weights/densenet121.weights.h5")
@@ -126,7 +117,7 @@ def test_a_disk_without_room_for_all_rows_is_told_before_the_first(tmp_path, mon
 
 
 def test_shards_that_are_missing_leave_nothing(project):
-    Path("data/shards/shards.json").unlink()
-    with pytest.raises(UserError, match=r"shards.json is missing; make it with `dvc repro`"):
+    Path("data/shards/train/other/shards.json").unlink()
+    with pytest.raises(UserError, match=r"data/shards/train/other/shards.json is missing; make it with `dvc repro`"):
         project()
     assert list(Path("data/features").iterdir()) == []

@@ -29,20 +29,22 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     params = yaml.load(ROOT / "params.yaml")
     params["models"] = ["resnet50"]
     params["evaluate"]["resamples"] = 200
+    params["sets"]["other"] = {"source": "folder", "use": "test", "path": "other", "generator": "StyleGAN2"}
     yaml.dump(params, tmp_path / "params.yaml")
 
     def detector(
         name: str, *, valid: float, test: float, seed: int = 0, images: int = 80, other: float | None = None
     ) -> None:
-        """``valid``, ``test``: how far apart the classes' scores lie in each split; ``other``: in an external set."""
+        """``valid``, ``test``: how far apart the classes' scores lie in each split; ``other``: in the set of others."""
         random = np.random.default_rng(seed)
         parts = []
-        distances = {"valid": valid, "test": test} | ({"external/other": other} if other is not None else {})
+        distances = {"valid": valid, "test": test} | ({"unseen": other} if other is not None else {})
         for split, distance in distances.items():
             label = (np.arange(images) % 2).astype(np.int8)
             logit = (random.normal(size=images) + distance * (label - 0.5)).astype(np.float32)
             member = [f"{split}/{number:03}.jpg" for number in range(images)]
-            part = {"split": split, "condition": "clean", "member": member, "label": label, "logit": logit}
+            part = {"set": "other" if split == "unseen" else "faces", "split": split, "condition": "clean"}
+            part |= {"member": member, "label": label, "logit": logit}
             parts.append(pd.DataFrame(part).assign(score=1 / (1 + np.exp(-logit))))
         scores, record = Path(f"data/scores/{name}.parquet"), Path(f"data/models/{name}.json")
         scores.parent.mkdir(parents=True, exist_ok=True)
@@ -199,7 +201,7 @@ def test_detectors_that_saw_different_images_are_refused(write: Write) -> None:
         "data/figures/resnet50-finetune.json",
         "data/scores/resnet50-finetune.parquet",
         "plots/detectors/resnet50-finetune/deletion.csv",
-        "plots/detectors/resnet50-finetune/external.csv",
+        "plots/detectors/resnet50-finetune/sets.csv",
     ],
 )
 def test_a_detector_without_its_files_is_refused(write: Write, missing: str) -> None:
@@ -259,11 +261,15 @@ def test_all_detectors_are_shown_on_other_peoples_faces(write: Write, capsys: py
         ("other", "resnet50-finetune"),
         ("other", "resnet50-baseline"),
     ]
-    own = pd.read_csv("plots/detectors/resnet50-finetune/external.csv").set_index("set")
+    own = pd.read_csv("plots/detectors/resnet50-finetune/sets.csv").set_index("set")
+    assert list(table.columns[:4]) == ["set", "generator", "seen", "detector"]
+    assert table["generator"].fillna("").tolist() == ["", "", "StyleGAN2", "StyleGAN2"]
+    assert table["seen"].tolist() == [True, True, False, False]
     assert table["recall_fake"][2] == own.loc["other", "recall_fake"]
     said = capsys.readouterr().out
-    assert "At the same thresholds, on other people's faces" in said
-    assert "other (40/40)" in said
+    assert "Set by set at the same thresholds, with 95 % intervals" in said
+    assert "test (40/40)" in said
+    assert "other (40/40, unseen)" in said
     rows = [line.rstrip() for line in said.splitlines() if line.startswith(" " * 3 + "resnet50")]
     longer = len("densenet121") - len("resnet50")
     assert len(rows) == 4
@@ -271,11 +277,13 @@ def test_all_detectors_are_shown_on_other_peoples_faces(write: Write, capsys: py
     assert "…" not in said
 
 
-def test_without_external_sets_nothing_is_said_of_them(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+def test_of_a_single_set_nothing_more_is_said(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     write("resnet50-baseline", valid=1, test=1)
     write("resnet50-finetune", valid=3, test=3)
     compare.main()
-    assert "other people's faces" not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "Set by set" not in said
+    assert "unseen" not in said
     assert set(pd.read_csv("plots/cross_generator.csv")["set"]) == {"test"}
 
 

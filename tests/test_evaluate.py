@@ -35,7 +35,8 @@ FIGURES = [
     *["n", "n_real", "n_fake"],
     *with_ends("roc_auc", "average_precision", "accuracy", "recall_real", "recall_fake", "false_positive_rate"),
     *["precision_fake", "f1_fake", "eer"],
-    *with_ends("tpr_at_fpr_1pct", "fpr_at_fpr_1pct", "answered", "wrong_when_answered"),
+    *with_ends("tpr_at_fpr_5pct", "fpr_at_fpr_5pct", "tpr_at_fpr_1pct", "fpr_at_fpr_1pct"),
+    *with_ends("answered", "wrong_when_answered"),
     *["ece", "ece_raw", "brier", "loss"],
 ]
 
@@ -47,11 +48,12 @@ def clean(table: pd.DataFrame, split: str) -> pd.DataFrame:
 
 @pytest.fixture
 def scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
-    """A project with the training record and the scores of one detector, and those scores: 60 valid, 90 test images."""
+    """A project with a detector's record and scores, and those: 60 valid and 90 test images, 25 fakes of others."""
     monkeypatch.chdir(tmp_path)
     yaml = YAML()
     params = yaml.load(ROOT / "params.yaml")
     params["evaluate"]["resamples"] = 200
+    params["sets"]["other"] = {"source": "folder", "use": "test", "path": "other", "generator": "StyleGAN2"}
     yaml.dump(params, tmp_path / "params.yaml")
     record = Path(f"data/models/{NAME}.json")
     record.parent.mkdir(parents=True)
@@ -61,13 +63,14 @@ def scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
     label = (np.arange(150) % 3 == 0).astype(np.int8)
     logit = (random.normal(size=150) + 2 * label).astype(np.float32)
     member = [f"{number:03}.jpg" for number in range(150)]
-    table = pd.DataFrame({"split": split, "condition": "clean", "member": member, "label": label, "logit": logit})
+    table = pd.DataFrame({"set": "faces", "split": split, "condition": "clean", "member": member})
+    table = table.assign(label=label, logit=logit)
     # The first 40 test images, the more corrupted the nearer to chance; of other people's faces, fakes alone.
     corrupted = table[table["split"] == "test"].head(40)
     parts = [table]
     for condition, kept in (("jpeg 90", 0.9), ("jpeg 30", 0.2), ("blur 2", 0.5)):
         parts.append(corrupted.assign(condition=condition, logit=(corrupted["logit"] * kept).astype(np.float32)))
-    parts.append(table[table["label"] == 1].head(25).assign(split="external/other"))
+    parts.append(table[table["label"] == 1].head(25).assign(set="other", split="unseen"))
     table = pd.concat(parts, ignore_index=True)
     table["score"] = (1 / (1 + np.exp(-table["logit"]))).astype(np.float32)
     SCORES.parent.mkdir(parents=True)
@@ -161,7 +164,7 @@ def test_tables_have_the_columns_that_plots_are_drawn_of(
             "n_real",
         ],
         "robustness": ["corruption", "level", "strength", *FIGURES],
-        "external": ["set", *FIGURES],
+        "sets": ["set", "generator", "seen", *FIGURES],
     }
     assert tables["scores"]["count"].sum() == tables["confusion"]["count"].sum() == 90
     right = tables["confusion"].query("actual == predicted")["count"].sum()
@@ -266,18 +269,60 @@ def test_robustness_begins_with_the_same_images_as_they_are(
     assert table["accuracy_low"][2] < table["accuracy"][2] < table["accuracy_high"][2]
 
 
-def test_external_sets_follow_the_test_images_at_the_same_threshold(
+def test_other_peoples_sets_follow_the_test_images_at_the_same_threshold(
     scores: pd.DataFrame, run_evaluate: Callable[[], dict[str, Any]]
 ) -> None:
     metrics = run_evaluate()
-    table = read_plot("external", "set")
-    assert list(table.index) == ["test", "other"]
+    table = read_plot("sets", "set")
+    assert list(table.index) == ["test", "other"]  # the one set that it learned from is the test images already
+    assert table["generator"].fillna("").to_dict() == {"test": "", "other": "StyleGAN2"}
+    assert table["seen"].to_dict() == {"test": True, "other": False}
     assert table.loc["test", "roc_auc"] == pytest.approx(metrics["roc_auc"], abs=1e-4)
     assert table.loc["other", ["n_real", "n_fake"]].tolist() == [0, 25]
-    theirs = scores.loc[scores["split"] == "external/other", "score"]
+    theirs = scores.loc[scores["set"] == "other", "score"]
     assert table.loc["other", "recall_fake"] == pytest.approx((theirs >= metrics["threshold"]).mean())
     for figure in ("roc_auc", "roc_auc_low", "average_precision", "false_positive_rate", "recall_real", "eer"):
         assert np.isnan(table.loc["other", figure])  # there are no reals
+    # 5 % of 41 gaps is two: the second largest of the 40 validation reals is the threshold for 5 % false alarms.
+    valid, test = clean(scores, "valid"), clean(scores, "test")
+    cut = np.sort(valid.loc[valid["label"] == 0, "score"])[-2]
+    assert table.loc["other", "tpr_at_fpr_5pct"] == pytest.approx((theirs >= cut).mean(), abs=1e-4)
+    assert np.isnan(table.loc["other", "fpr_at_fpr_5pct"])
+    called = test["score"] >= cut
+    shares = [called[test["label"] == label].mean() for label in (1, 0)]
+    assert table.loc["test", ["tpr_at_fpr_5pct", "fpr_at_fpr_5pct"]].tolist() == pytest.approx(shares, abs=1e-4)
+
+
+def test_a_single_set_is_the_row_test_alone(scores: pd.DataFrame, run_evaluate: Callable[[], dict[str, Any]]) -> None:
+    scores[scores["set"] == "faces"].to_parquet(SCORES)  # other has no image that the set above lacks
+    run_evaluate()
+    assert list(read_plot("sets", "set").index) == ["test"]
+
+
+@pytest.mark.parametrize(("leave_out", "seen"), [("two", False), ("two/fake", False), ("two/real", True)])
+def test_a_set_is_seen_if_its_fakes_were(
+    scores: pd.DataFrame, run_evaluate: Callable[[], dict[str, Any]], leave_out: str, seen: bool
+) -> None:
+    yaml = YAML()
+    params = yaml.load(Path("params.yaml"))
+    params["sets"]["two"] = dict(params["sets"]["faces"])
+    params["split"]["leave_out"] = [leave_out]
+    yaml.dump(params, Path("params.yaml"))
+    # The second half of the test images is of the other set; what was left out of it is unseen.
+    last = scores[(scores["split"] == "test") & (scores["condition"] == "clean")].index[45:]
+    unseen = scores.loc[last, "label"].isin([0, 1] if leave_out == "two" else [int(leave_out == "two/fake")])
+    scores.loc[last, "set"] = "two"
+    scores.loc[unseen[unseen].index, "split"] = "unseen"
+    scores.to_parquet(SCORES)
+    run_evaluate()
+    table = read_plot("sets", "set")
+    assert table["seen"].to_dict() == (
+        {"test": True, "other": False, "two": False}
+        if leave_out == "two"
+        else {"test": True, "faces": True, "other": False, "two": seen}
+    )
+    assert table.loc["two", ["n_real", "n_fake"]].tolist() == [30, 15]
+    assert table.loc["test", "n"] == 90 - unseen.sum()
 
 
 def test_without_corruptions_the_table_has_its_columns_and_no_rows(
@@ -313,7 +358,7 @@ def not_a_number(table: pd.DataFrame) -> pd.DataFrame:
     ("damage", "message"),
     [
         (one_class, "the test split has no fake image among 60"),
-        (not_a_number, r"valid score of 000\.jpg is not a finite number \(60 of 60 are not\)"),
+        (not_a_number, r"the score of 000\.jpg is not a finite number \(60 of 60 are not\)"),
     ],
 )
 def test_scores_that_no_figure_can_be_made_of_are_refused(

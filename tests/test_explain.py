@@ -49,6 +49,11 @@ def face(number):
     return pixels, label
 
 
+def member(number):
+    """The name of a face; the faces are of two sets."""
+    return f"{'f' if number < TEST // 2 else 'g'}/{number:02}.png"
+
+
 def detector(toy):
     """The toy with weights set by hand: an image's logit is its share of red minus its share of blue places, × 64."""
     backbone = toy.backbone()
@@ -63,7 +68,7 @@ def detector(toy):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory, write_params, png, toy):
+def made(tmp_path_factory, write_params, write_shards, png, toy):
     """A project with the detector, its test images, their scores and a calibration; tests copy it."""
     project = tmp_path_factory.mktemp("explain")
     with pytest.MonkeyPatch.context() as patch:
@@ -71,16 +76,12 @@ def made(tmp_path_factory, write_params, png, toy):
         write_params(SETTINGS)
         detector(toy)
         faces = [face(number) for number in range(TEST)]
-        Path("data/shards").mkdir()
-        records = [
-            shards.Record(png(pixels), label, f"f/{number:02}.png") for number, (pixels, label) in enumerate(faces)
-        ]
-        shards.write_summary(
-            Path("data/shards"), {"test": shards.write(records, TEST, Path("data/shards"), "test", 16)}
-        )
+        records = [shards.Record(png(pixels), label, member(number)) for number, (pixels, label) in enumerate(faces)]
+        for name in ("f", "g"):
+            write_shards("test", name, [record for record in records if record.member.startswith(name)], 16)
         network = assembly.with_logits(assembly.load(Path(f"data/models/{NAME}.keras")))
         logit = np.ravel(network(np.stack([pixels for pixels, _ in faces]).astype(np.float32)))
-        scores = {"split": "test", "condition": "clean", "member": [record.member for record in records]}
+        scores = {"set": "f", "split": "test", "condition": "clean", "member": [record.member for record in records]}
         scores |= {"label": np.array([label for _, label in faces], np.int8), "logit": logit}
         Path("data/scores").mkdir()
         pd.DataFrame(scores | {"score": 1 / (1 + np.exp(-logit))}).to_parquet(f"data/scores/{NAME}.parquet")
@@ -187,7 +188,7 @@ def test_the_same_parameters_give_the_same_bytes_and_another_seed_other_faces(ru
 def test_a_scored_image_that_the_shards_lack_is_one_sentence_and_publishes_nothing(run):
     scores = pd.read_parquet(f"data/scores/{NAME}.parquet")
     scores.assign(member=scores["member"].replace("f/01.png", "f/99.png")).to_parquet(f"data/scores/{NAME}.parquet")
-    with pytest.raises(UserError, match=r"data/shards has no test image f/99\.png, though it was scored; score anew"):
+    with pytest.raises(UserError, match=r"data/shards/test has no image f/99\.png, though it was scored; score anew"):
         run()
     assert not SHEET.exists()
     assert not DELETION.exists()

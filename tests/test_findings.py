@@ -17,7 +17,7 @@ def found(title: str, *, lead: float = 0.1, low: float = 0.05, answered: float =
     home |= {"wrong_when_answered": 0.02, "wrong_when_answered_low": 0.01, "wrong_when_answered_high": high}
     detector: dict[str, Any] = {
         "name": TUNED,
-        "external": pd.DataFrame([home]),
+        "sets": pd.DataFrame([home]),
         "calibration": {"max_error": 0.05, "n": 180},
     }
     words = Findings({}, {}, pd.DataFrame(), pd.DataFrame([pair]), params=None)  # type: ignore[arg-type]

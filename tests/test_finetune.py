@@ -66,20 +66,19 @@ def faces(split, noise):
     for number in range(COUNTS[split]):
         label = number % 2
         pixels = noise(1000 * list(COUNTS).index(split) + number, SIDE, SIDE) // 2 + np.uint8(80 * label)
-        yield pixels, label, f"{split}/{('real', 'fake')[label]}/{number:02}.png"
+        yield pixels, label, f"faces/{split}/{('real', 'fake')[label]}/{number:02}.png"
 
 
-def write_shards(noise, png):
-    """Write data/shards of all splits."""
-    folder = Path("data/shards")
-    folder.mkdir(parents=True)
-    summaries = {}
-    for split, count in COUNTS.items():
-        records = [shards.Record(png(pixels), label, name) for pixels, label, name in faces(split, noise)]
-        summaries[split] = shards.write(records, count, folder, split, 5)
-    shards.write_summary(folder, summaries)
-    Path("data/external").mkdir()
-    shards.write_summary(Path("data/external"), {})
+@pytest.fixture(scope="module")
+def pack(write_shards, noise, png):
+    """A function that writes data/shards of all splits: one set."""
+
+    def pack():
+        for split in COUNTS:
+            records = [shards.Record(png(pixels), label, name) for pixels, label, name in faces(split, noise)]
+            write_shards(split, "faces", records, 5)
+
+    return pack
 
 
 def read_json(path):
@@ -87,7 +86,7 @@ def read_json(path):
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory, write_params, command, noise, png):
+def ran(tmp_path_factory, write_params, command, pack):
     """A project in which the stages ran once, with the real backbone; tests only read it."""
     project = tmp_path_factory.mktemp("project")
     policy = keras.config.dtype_policy()
@@ -95,7 +94,7 @@ def ran(tmp_path_factory, write_params, command, noise, png):
         patch.chdir(project)
         patch.delenv("DVC_ROOT", raising=False)
         write_params(SETTINGS | {"features.from_block": "conv4"})
-        write_shards(noise, png)
+        pack()
         command(weights.main, MODEL)
         command(baseline.main, MODEL)
         command(score.main, MODEL, "baseline")
@@ -117,9 +116,9 @@ def test_the_stages_leave_their_files_and_nothing_else(project):
     assert sorted(path for path in written if not path.startswith(".scratch/scores/")) == sorted(
         [
             "params.yaml",
-            "data/external/shards.json",
-            "data/shards/shards.json",
-            *[f"data/shards/{path.name}" for path in Path("data/shards").glob("*.tfrecord")],
+            "data/training.json",
+            *[f"data/shards/{split}/faces/shards.json" for split in COUNTS],
+            *[str(path) for path in Path("data/shards").glob("*/faces/*.tfrecord")],
             f"data/weights/{MODEL}.json",
             f"data/weights/{MODEL}.weights.h5",
             *[f"data/features/{MODEL}/{split}.{kind}.npy" for split in ("train", "valid") for kind in KINDS],
@@ -173,7 +172,7 @@ def test_the_baseline_solves_its_head_and_fine_tuning_trains_everything(project)
 @pytest.mark.parametrize("phase", PHASES)
 def test_every_validation_and_test_face_is_scored_once(project, phase, noise):
     scores = pd.read_parquet(f"data/scores/{MODEL}-{phase}.parquet")
-    assert list(scores) == ["split", "condition", "member", "label", "logit", "score"]
+    assert list(scores) == ["set", "split", "condition", "member", "label", "logit", "score"]
     expected = {(split, name, label) for split in ("valid", "test") for _, label, name in faces(split, noise)}
     assert len(scores) == len(expected) == 12
     assert set(zip(scores["split"], scores["member"], scores["label"], strict=True)) == expected
@@ -221,7 +220,7 @@ def test_scores_are_the_saved_detectors(project, noise):
 
 
 @pytest.fixture(scope="module")
-def baseline_of_toy(tmp_path_factory, write_params, command, noise, png, toy):
+def baseline_of_toy(tmp_path_factory, write_params, command, pack, toy):
     """A project in which the stages up to the baseline ran with the toy; tests copy it."""
     project = tmp_path_factory.mktemp("toy")
     policy = keras.config.dtype_policy()
@@ -231,7 +230,7 @@ def baseline_of_toy(tmp_path_factory, write_params, command, noise, png, toy):
         for module in (weights, assembly):
             patch.setattr(module, "backbone_module", lambda model: toy)
         write_params(SETTINGS)
-        write_shards(noise, png)
+        pack()
         for stage in (weights, baseline):
             command(stage.main, MODEL)
     keras.config.set_dtype_policy(policy)
@@ -420,6 +419,15 @@ def test_biases_and_batch_norm_do_not_decay():
     assert decays == {"kernel": True, "bias": False, "gamma": False, "beta": False}
 
 
+def test_it_learns_from_all_sets_that_the_split_lists(small, write_shards, noise, png):
+    for split in ("train", "valid"):
+        records = [shards.Record(png(noise(number, SIDE, SIDE)), number % 2, f"more/{number}") for number in range(4)]
+        write_shards(split, "more", records)
+    small(epochs=1)
+    record = read_json(f"data/models/{MODEL}-finetune.json")
+    assert (record["train_images"], record["valid_images"]) == (16, 10)
+
+
 def test_augmented_crops_are_other_crops(small):
     small(epochs=1)
     clean = history()
@@ -458,7 +466,7 @@ def test_two_devices_train_what_one_does(small, noise):
 
 
 def test_shards_that_are_missing_say_what_to_do(small):
-    Path("data/shards/shards.json").unlink()
-    with pytest.raises(UserError, match=r"shards.json is missing; make it with `dvc repro`"):
+    Path("data/shards/valid/faces/shards.json").unlink()
+    with pytest.raises(UserError, match=r"data/shards/valid/faces/shards.json is missing; make it with `dvc repro`"):
         small()
     assert published() == []

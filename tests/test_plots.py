@@ -55,7 +55,7 @@ def tables() -> dict[str, pd.DataFrame]:
         threshold = thresholds.best_balanced(label, score)
         reading = calibration.fit(label, logit, threshold, 0.05)
         images = Scores(np.arange(200).astype(np.str_), label, logit, score)
-        every = evaluate.figures_of(images, reading, 0.9, SETTINGS)
+        every = evaluate.figures_of(images, reading, {"5pct": 0.8, "1pct": 0.9}, SETTINGS)
         own["answers"] = curves.answers(label, reading.verdict(logit))
         probabilities = {"raw": score, "calibrated": reading.probability(logit)}
         own["reliability"] = curves.reliability(label, probabilities, 0.95)
@@ -63,7 +63,9 @@ def tables() -> dict[str, pd.DataFrame]:
         levels = [("jpeg", "clean"), ("jpeg", "90"), ("jpeg", "50"), ("blur", "clean"), ("blur", "2")]
         own["robustness"] = pd.DataFrame([{"corruption": kind, "level": level, **every} for kind, level in levels])
         only_fakes = every | {figure: np.nan for figure in every if "auc" in figure or "false_positive" in figure}
-        own["cross_generator"] = pd.DataFrame([{"set": "test", **every}, {"set": "generator", **only_fakes}])
+        own["cross_generator"] = pd.DataFrame(
+            [{"set": "test", "seen": True, **every}, {"set": "generator", "seen": False, **only_fakes}]
+        )
         drops = random.normal(size=(200, 1 + deletion.DRAWS, 3)) + 1 + number
         own["deletion"] = deletion.curves(drops, 64, 0.95)
         if name.endswith("finetune"):

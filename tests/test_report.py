@@ -20,23 +20,27 @@ from stages.reporting.findings import interval
 
 ROOT = Path(__file__).parents[1]
 NAMES = ("resnet50-finetune", "resnet50-baseline")
+OPTIONS = {"folder": {"path": "a"}, "kaggle": {"dataset": "a/b"}}
 AUDIT = json.loads((ROOT / "metrics/data.json").read_text())
 
 
-def scores(seed: int, distance: float, external: bool) -> pd.DataFrame:
-    """A table of scores: 120 images a split, corruptions that are worse, an external set of fakes that look real."""
+def scores(seed: int, distance: float, names: list[str], unseen: bool) -> pd.DataFrame:
+    """A table of scores: 120 images a split, corruptions that are worse, an unseen set of fakes that look real.
+
+    ``names``: of the sets to learn from, which share the images.
+    """
     random = np.random.default_rng(seed)
-    sets = [("valid", "clean", 1.0), ("test", "clean", 1.0), ("test", "jpeg 50", 0.6), ("test", "blur 2", 0.1)]
-    if external:
-        sets.append(("external/elsewhere", "clean", -0.5))
+    passes = [("valid", "clean", 1.0), ("test", "clean", 1.0), ("test", "jpeg 50", 0.6), ("test", "blur 2", 0.1)]
+    if unseen:
+        passes.append(("unseen", "clean", -0.5))
     parts = []
-    for split, condition, factor in sets:
-        label = np.ones(120, np.int8) if split.startswith("external") else (np.arange(120) % 2).astype(np.int8)
+    for split, condition, factor in passes:
+        label = np.ones(120, np.int8) if split == "unseen" else (np.arange(120) % 2).astype(np.int8)
         logit = random.normal(size=120) + factor * distance * (label - 0.5)
         member = [f"{split}/{number:03}.jpg" for number in range(120)]
-        parts.append(
-            pd.DataFrame({"split": split, "condition": condition, "member": member, "label": label, "logit": logit})
-        )
+        of = "elsewhere" if split == "unseen" else np.repeat(names, 120 // len(names))
+        part = pd.DataFrame({"set": of, "split": split, "condition": condition, "member": member})
+        parts.append(part.assign(label=label, logit=logit))
     table = pd.concat(parts, ignore_index=True)
     return table.assign(score=1 / (1 + np.exp(-table["logit"])))
 
@@ -47,9 +51,18 @@ def write(path: str, content: dict[str, Any]) -> None:
 
 
 def make(
-    folder: Path, *, external: bool = True, source: str = "folder", weights: str = "imagenet", **audit: Any
+    folder: Path,
+    *,
+    unseen: bool = True,
+    sources: dict[str, dict[str, str]] | None = None,
+    weights: str = "imagenet",
+    **audit: Any,
 ) -> str:
-    """Make a project of two evaluated and compared detectors in a folder, and give its report's page."""
+    """Make a project of two evaluated and compared detectors in a folder, and give its report's page.
+
+    ``sources``: what `download` wrote down of each set to learn from.
+    """
+    sources = sources or {"faces": {"source": "folder", "licence": "<mine>"}}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr("stages.tracking.mirror", lambda params: None)  # has tests of its own
@@ -57,6 +70,14 @@ def make(
         params = yaml.load(ROOT / "params.yaml")
         params["models"] = ["resnet50"]
         params["evaluate"]["resamples"] = 100
+        params["weights"]["source"] = "imagenet"
+        sample = params["sets"]["faces"]["sample"]
+        params["sets"] = {
+            name: {"source": one["source"], "use": "train"} | OPTIONS.get(one["source"], {"sample": sample})
+            for name, one in sources.items()
+        }
+        if unseen:
+            params["sets"]["elsewhere"] = {"source": "folder", "use": "test", "path": "a", "generator": "StyleGAN2"}
         yaml.dump(params, folder / "params.yaml")
         for seed, (name, distance) in enumerate(zip(NAMES, (3.0, 1.5), strict=True)):
             start = {"source": weights, "asked": "auto"}
@@ -66,7 +87,7 @@ def make(
             write(f"data/models/{name}.json", record | {"model_sha256": f"{seed:064}"})
             Path(f"data/models/{name}.keras").write_text("a model")
             Path("data/scores").mkdir(exist_ok=True)
-            scores(seed, distance, external).to_parquet(f"data/scores/{name}.parquet")
+            scores(seed, distance, list(sources), unseen).to_parquet(f"data/scores/{name}.parquet")
             patch.setattr(sys, "argv", ["evaluate", *name.split("-")])
             evaluate.main()
             check = {"low": 0.6, "n": 24, "better": 20, "sentence": f"of {name} the map shows what counts"}
@@ -80,18 +101,23 @@ def make(
                 history = pd.DataFrame({"epoch": [1, 2]} | {column: [0.5, 0.6] for column in columns})
                 history.to_csv(f"plots/detectors/{name}/history.csv", index=False)
         compare.main()
-        write("data/raw/source.json", {"source": source, "sha256": "ab" * 32, "licence": "<mine>"})
         write("metrics/data.json", AUDIT | audit)
-        origin = {"real": 0, "fake": 120, "quarantined": 1, "in_corpus": 2, "path": "faces"}
-        write("data/external/sources.json", {"elsewhere": origin} if external else {})
-        Image.new("RGB", (40, 30), "grey").save("data/contact_sheet.jpg")
+        sets = []
+        for name, one in (sources | ({"elsewhere": {"source": "folder"}} if unseen else {})).items():
+            write(f"data/raw/{name}.json", one | {"sha256": f"{name:_<16}" * 4})
+            Path("data/contact_sheets").mkdir(exist_ok=True)
+            Image.new("RGB", (40, 30), "grey").save(f"data/contact_sheets/{name}.jpg")
+            use = "test" if name == "elsewhere" else "train"
+            sets.append({"set": name, "generator": None, "use": use, **AUDIT, "real": 1000 + len(sets)})
+        Path("plots/data").mkdir()
+        pd.DataFrame(sets).to_csv("plots/data/sets.csv", index=False)
         report.main()
         return Path("data/report/index.html").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project with one external set; tests only read it."""
+    """A project with one set to learn from, and one of others; tests only read it."""
     folder = tmp_path_factory.mktemp("project")
     make(folder)
     return folder
@@ -132,18 +158,51 @@ def test_the_numbers_of_the_page_are_those_of_the_metrics_files(page: str) -> No
 
 def test_other_peoples_faces_are_shown_with_what_is_unknown_left_open(page: str) -> None:
     rows = {(row[0], row[1]): row for row in cells(page, "cross-table")}
-    table = pd.read_csv("plots/detectors/resnet50-finetune/external.csv").set_index("set").loc["elsewhere"]
-    row = rows["elsewhere (0/120)", "resnet50-finetune"]
+    table = pd.read_csv("plots/detectors/resnet50-finetune/sets.csv").set_index("set").loc["elsewhere"]
+    assert ("test (60/60)", "resnet50-finetune") in rows
+    row = rows["elsewhere (0/120, unseen)", "resnet50-finetune"]
     assert row[2] == row[4] == "–"  # there are no reals
     assert row[3] == interval(table, "recall_fake")
-    assert "On elsewhere: it finds" in text_of(page)
+    said = text_of(page)
+    assert "On elsewhere, which it did not learn from: it finds" in said
+    assert "Not tested on what it did not learn from" not in said
+
+
+def test_of_several_sets_the_page_and_the_cards_show_each(tmp_path: Path) -> None:
+    licensed = {"source": "kaggle", "dataset": "a/b", "url": "https://www.kaggle.com/datasets/a/b", "licence": "CC0"}
+    page = make(tmp_path, sources={"drawn": {"source": "sample"}, "bought": licensed})
+    said = text_of(page)
+    assert re.search(r"images of drawn, bought Would this detector", said)
+    assert [row[:4] for row in cells(page, "sets-table")] == [
+        ["drawn", "train", "sample, sha256 <code>drawn___________…</code>", "1,000"],
+        ["bought", "train", f'<a href="{licensed["url"]}">a/b</a>, sha256 <code>bought__________…</code>', "1,001"],
+        ["elsewhere", "test", "folder, sha256 <code>elsewhere_______…</code>", "1,002"],
+    ]
+    assert said.count("Licence: drawn: drawn by this project, MIT; bought: CC0.") == 1
+    assert "Licence of the images: drawn: drawn by this project, MIT; bought: CC0." in said
+    assert "First of all" not in said  # it learned not only from drawn faces
+    for name in ("drawn", "bought", "elsewhere"):
+        assert f"{name}: faces of each class, evenly drawn." in said
+    shown = [row[0] for row in cells(page, "cross-table")]
+    of_each = ["test (60/60)", "drawn (30/30)", "bought (30/30)", "elsewhere (0/120, unseen)"]
+    assert shown == [row for row in of_each for _ in NAMES]
+    for row in ("On drawn: it finds", "On bought: it finds", "On elsewhere, which it did not learn from: it finds"):
+        assert row in said
+    for name in NAMES:
+        card = (tmp_path / f"data/report/{name}.md").read_text(encoding="utf-8")
+        result = YAML(typ="safe").load(card.split("---\n")[1])["model-index"][0]["results"][0]
+        assert result["dataset"] == {"name": "drawn, bought", "type": "drawn-bought", "split": "test"}
+        assert "| bought | 30/30 |" in card
+        assert "| elsewhere, unseen | 0/120 |" in card
+        assert f"drawn (sample, sha256 `drawn___________{'drawn___________' * 3}`), bought ({licensed['url']}," in card
+        assert "Licence: drawn: drawn by this project, MIT; bought: CC0." in card
 
 
 def test_the_page_is_whole_and_loads_nothing(page: str) -> None:
     assert not re.search(r'(?:src|href)="(?!#|data:|https://www.kaggle.com)[^"]*"', page)
     assert "url(http" not in page
     assert page.count("<svg") == 8
-    assert page.count("data:image/jpeg;base64,") == 3
+    assert page.count("data:image/jpeg;base64,") == 4
     ids = set(re.findall(r' id="([\w-]+)"', page))
     assert {target for target in re.findall(r'href="#([\w-]+)"', page) if not target.startswith("m")} <= ids
 
@@ -185,17 +244,21 @@ def test_bad_news_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "weights", "why"),
+    ("sources", "weights", "why"),
     [
-        ("sample", "imagenet", "Worth nothing for photographs: it was trained only on drawn faces."),
-        ("folder", "random", "Do not rely on it yet: its backbone started from random weights"),
+        (["sample"], "imagenet", "Worth nothing for photographs: it was trained only on drawn faces."),
+        (["sample", "sample"], "imagenet", "Worth nothing for photographs: it was trained only on drawn faces."),
+        (["folder"], "random", "Do not rely on it yet: its backbone started from random weights"),
     ],
 )
-def test_what_must_be_known_first_stands_above_any_figure(tmp_path: Path, source: str, weights: str, why: str) -> None:
-    page = make(tmp_path, source=source, weights=weights)
+def test_what_must_be_known_first_stands_above_any_figure(
+    tmp_path: Path, sources: list[str], weights: str, why: str
+) -> None:
+    named = {f"set{number}": {"source": source} for number, source in enumerate(sources)}
+    page = make(tmp_path, sources=named, weights=weights)
     assert text_of(page).index(why) < text_of(page).index("The champion is")
     assert '<li class="bad"><span class="tag">bad</span><b>First of all:' in page
-    assert ('class="good"' in page) == (source != "sample")  # of what is worthless no figure is good news
+    assert ('class="good"' in page) == ("sample" not in sources)  # of what is worthless no figure is good news
     for name in NAMES:
         _, _, body = (tmp_path / f"data/report/{name}.md").read_text(encoding="utf-8").split("---\n", 2)
         assert body.lstrip().startswith(f"# {name}\n\n**{why}")
@@ -215,8 +278,11 @@ def test_the_three_answers_are_an_aim_and_a_measurement(page: str) -> None:
 
 
 def test_what_was_not_tested_is_said(tmp_path: Path) -> None:
-    said = text_of(make(tmp_path, external=False, shortcut_auc=None))
+    page = make(tmp_path, unseen=False, shortcut_auc=None)
+    said = text_of(page)
     assert "bad On faces of other generators: was not tested." in said
+    assert "Not tested on what it did not learn from." in said
+    assert "cross-table" not in page  # one set has no more to say than the test images
     assert "could not be looked for: there are too few images" in said
 
 
@@ -234,7 +300,7 @@ def test_a_card_for_each_detector_that_hubs_can_read(page: str) -> None:
         for heading in ("Model details", "Intended use", "Factors", "Metrics", "Quantitative analyses", "Ethical"):
             assert f"\n## {heading}" in card
         assert (
-            f"| elsewhere | 0/120 | – | {pd.read_csv(f'plots/detectors/{name}/external.csv')['recall_fake'][1]:.4f}"
+            f"| elsewhere, unseen | 0/120 | – | {pd.read_csv(f'plots/detectors/{name}/sets.csv')['recall_fake'][1]:.4f}"
             in card
         )
         assert "\n\n\n\n" not in card

@@ -26,26 +26,21 @@ CORRUPTIONS = {"jpeg": [90, 40], "blur": [1.0], "resize": [], "noise": [20.0], "
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch, write_params, toy, float32, noise, png):
-    """A project with a toy detector, shards of dark reals and light fakes, and one external set of fakes."""
+def project(tmp_path, monkeypatch, write_params, write_shards, toy, float32, noise, png):
+    """A project with a toy detector that learned from dark reals and light fakes, and other people's fakes."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
 
-    def write(folder, splits, labels):
-        folder.mkdir(parents=True)
-        summaries = {}
-        for split, count in splits.items():
-            records = [
-                shards.Record(
-                    png(noise(n, SIDE, SIDE) // 2 + np.uint8(60 * labels[n % 2])), labels[n % 2], f"{split}/{n}"
-                )
-                for n in range(count)
-            ]
-            summaries[split] = shards.write(records, count, folder, split, 4)
-        shards.write_summary(folder, summaries)
+    def records(split, name, count, labels):
+        for n in range(count):
+            label = labels[n % 2]
+            yield shards.Record(png(noise(n, SIDE, SIDE) // 2 + np.uint8(60 * label)), label, f"{name}/{split}/{n}")
 
-    write(Path("data/shards"), SPLITS, (0, 1))
-    write(Path("data/external"), {"other": 3}, (1, 1))
+    for split, count in SPLITS.items():
+        write_shards(split, "faces", list(records(split, "faces", count, (0, 1))))
+    write_shards("test", "other", list(records("test", "other", 3, (1, 1))))
+    for split in ("train", "valid"):
+        Path("data/shards", split, "other").mkdir(parents=True)  # as preprocess leaves them
     write_params(settings())
     keras.utils.set_random_seed(1)
     top = assembly.head(np.zeros(8), np.ones(8))
@@ -53,9 +48,16 @@ def project(tmp_path, monkeypatch, write_params, toy, float32, noise, png):
     assembly.save(toy, toy.backbone(), top, Path(f"data/models/{NAME}.keras"))
 
 
-def settings(**changes):
+def settings(leave_out=(), **changes):
     corruptions = {**CORRUPTIONS, "images_per_class": 2, **changes}
+    sample = {"faces_per_class": 8, "size": SIDE, "seed": 1}
     return {
+        "sets": {
+            "faces": {"source": "sample", "use": "train", "sample": sample},
+            "other": {"source": "folder", "use": "test", "path": "other"},
+            "empty": {"source": "folder", "use": "test", "path": "empty"},  # all its images are elsewhere, too
+        },
+        "split.leave_out": list(leave_out),
         "image.size": SIDE,
         "image.crop": 32,
         "score.batch_size": 4,
@@ -69,7 +71,7 @@ def passes(monkeypatch):
     made, forward = [], score.forward
 
     def counted(network, way, *others):
-        made.append((way.split, way.condition))
+        made.append((way.name, way.split, way.condition))
         return forward(network, way, *others)
 
     monkeypatch.setattr(score, "forward", counted)
@@ -88,19 +90,21 @@ def scored(project, command):
 
 
 def test_every_image_is_scored_clean_and_the_first_of_each_class_corrupted(scored):
-    counts = scored().groupby(["split", "condition"]).size().to_dict()
+    counts = scored().groupby(["set", "split", "condition"]).size().to_dict()
     assert counts == {
-        ("valid", "clean"): 4,
-        ("test", "clean"): 9,
-        ("external/other", "clean"): 3,
-        ("test", "jpeg 90"): 4,
-        ("test", "jpeg 40"): 4,
-        ("test", "blur 1"): 4,
-        ("test", "noise 20"): 4,
+        ("faces", "valid", "clean"): 4,
+        ("faces", "test", "clean"): 9,
+        ("other", "unseen", "clean"): 3,
+        ("faces", "test", "jpeg 90"): 4,
+        ("faces", "test", "jpeg 40"): 4,
+        ("faces", "test", "blur 1"): 4,
+        ("faces", "test", "noise 20"): 4,
     }
     table = scored()
     corrupted = table[table["condition"] == "blur 1"]
-    assert dict(zip(corrupted["member"], corrupted["label"], strict=True)) == {f"test/{n}": n % 2 for n in range(4)}
+    assert dict(zip(corrupted["member"], corrupted["label"], strict=True)) == {
+        f"faces/test/{n}": n % 2 for n in range(4)
+    }
     clean = table[(table["split"] == "test") & (table["condition"] == "clean")].set_index("member")["logit"]
     assert (np.abs(corrupted["logit"].to_numpy() - clean[corrupted["member"]].to_numpy()) > 1e-3).all()
 
@@ -108,7 +112,7 @@ def test_every_image_is_scored_clean_and_the_first_of_each_class_corrupted(score
 def test_what_is_corrupted_is_what_the_corruptions_make(scored, noise):
     from stages.faces import corruptions
 
-    row = scored().query("condition == 'jpeg 40' and member == 'test/1'").iloc[0]
+    row = scored().query("condition == 'jpeg 40' and member == 'faces/test/1'").iloc[0]
     face = tf.constant((noise(1, SIDE, SIDE) // 2 + np.uint8(60)).astype(np.float32))
     corrupted = corruptions.corrupt(face, "jpeg", 40, tf.constant([0, 0]))
     logit = assembly.with_logits(assembly.load(Path(f"data/models/{NAME}.keras")))(corrupted[None])
@@ -120,6 +124,30 @@ def test_an_empty_limit_corrupts_all(scored, write_params):
     assert (scored()["condition"] == "blur 1").sum() == SPLITS["test"]
 
 
+def test_what_is_left_out_is_unseen_and_costs_no_pass(scored, write_params, passes):
+    scored()
+    passes.clear()
+    write_params(settings(leave_out=["faces/fake"]))
+    table = scored()
+    assert passes == []
+    tested = table[(table["set"] == "faces") & (table["split"] != "valid")]
+    assert set(zip(tested["label"], tested["split"], strict=True)) == {(0, "test"), (1, "unseen")}
+    # A set that is left out altogether is not corrupted, for robustness is of what a detector learned.
+    Path("data/training.json").write_text('{"train": {}, "valid": {}}')
+    write_params(settings(leave_out=["faces"]))
+    table = scored()
+    assert (set(table["split"]), set(table["condition"])) == ({"unseen"}, {"clean"})
+    assert table["set"].value_counts().to_dict() == {"faces": 9, "other": 3}
+
+
+def test_a_new_set_costs_its_own_pass_and_no_other(scored, write_shards, noise, png, passes):
+    scored()
+    passes.clear()
+    write_shards("test", "empty", [shards.Record(png(noise(0, SIDE, SIDE)), 0, "empty/0")])
+    assert (scored()["set"] == "empty").sum() == 1
+    assert passes == [("empty", "test", "clean")]
+
+
 def test_a_new_strength_costs_its_own_pass_and_no_other(scored, write_params, passes):
     before = scored()
     assert len(passes) == 7
@@ -129,7 +157,7 @@ def test_a_new_strength_costs_its_own_pass_and_no_other(scored, write_params, pa
     pd.testing.assert_frame_equal(before, again)
     write_params(settings(jpeg=[90, 40, 10], blur=[]))
     table = scored()
-    assert passes == [("test", "jpeg 10")]
+    assert passes == [("faces", "test", "jpeg 10")]
     assert "blur 1" not in set(table["condition"])
 
 

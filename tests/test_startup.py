@@ -29,7 +29,7 @@ LOADED_LATER = {
     "evaluate": NETWORKS | TRACKING,
     "compare": NETWORKS | TRACKING,
     # These write shards or run networks.
-    **dict.fromkeys(("preprocess", "external", "weights", "baseline", "finetune"), TRACKING),
+    **dict.fromkeys(("preprocess", "weights", "baseline", "finetune"), TRACKING),
     **dict.fromkeys(("score", "explain", "export"), TRACKING),
 }
 

@@ -49,7 +49,7 @@ def change(project: Path, key: str, value: object) -> None:
 
 
 def test_one_command_makes_four_compared_detectors(project: Path, first: str) -> None:
-    assert len(ran(first)) == 31
+    assert len(ran(first)) == 32
     for name in DETECTORS:
         metrics = json.loads((project / f"data/figures/{name}.json").read_text())
         assert metrics["n"] == 20
@@ -57,7 +57,7 @@ def test_one_command_makes_four_compared_detectors(project: Path, first: str) ->
         assert metrics["weights"] == "random"
         plots = ("roc", "pr", "confusion", "scores", "report", "operating_points", "answers", "reliability")
         plots += ("history",) if name.endswith("finetune") else ()
-        for plot in (*plots, "robustness", "external", "deletion"):
+        for plot in (*plots, "robustness", "sets", "deletion"):
             assert len(pd.read_csv(project / f"plots/detectors/{name}/{plot}.csv")) > 0
         assert (project / f"data/explanations/{name}/sheet.jpg").is_file()
     board = json.loads((project / "data/leaderboard.json").read_text())
@@ -283,6 +283,25 @@ def test_the_notebook_runs_from_top_to_bottom(experiment: Path, monkeypatch: pyt
     assert (experiment / "real-or-generated.zip").stat().st_size > 10**6
 
 
+def test_a_new_set_to_test_on_trains_nothing(experiment: Path) -> None:
+    leave(experiment)
+    sample = {"faces_per_class": 8, "size": 48, "seed": 21}
+    others = {"source": "sample", "use": "test", "sample": sample, "generator": "of other faces"}
+    change(experiment, "sets.others", others)
+    name = "resnet50-baseline"
+    stages = ran(call(experiment, "dvc", "repro", "finetune", f"evaluate@{name}"))
+    of_set = [f"{stage}@others" for stage in ("look", "download", "index", "preprocess")]
+    assert sorted(stages) == sorted([*of_set, "audit", "split", f"score@{name}", f"evaluate@{name}"])
+    scores = pd.read_parquet(experiment / f"data/scores/{name}.parquet")
+    assert (scores["split"] == "unseen").sum() == (scores["set"] == "others").sum() == 16
+    table = pd.read_csv(experiment / f"plots/detectors/{name}/sets.csv").set_index("set")
+    assert table[["generator", "seen", "n"]].fillna("").to_dict("index") == {
+        "test": {"generator": "", "seen": True, "n": 20},
+        "others": {"generator": "of other faces", "seen": False, "n": 16},
+    }
+    leave(experiment)
+
+
 def test_a_misspelt_parameter_stops_the_run_before_anything_starts(project: Path, first: str) -> None:
     change(project, "training.sede", 1)
     printed = call(project, "dvc", "repro", refused=True)
@@ -292,7 +311,7 @@ def test_a_misspelt_parameter_stops_the_run_before_anything_starts(project: Path
 
 
 def test_changes_in_own_folders_are_seen(tmp_path: Path, png: Callable, noise: Callable) -> None:
-    """Those of a folder of faces and of an external set, outside of the project; and nothing else is run for them."""
+    """Those of two sets, outside of the project; and nothing else is run for them."""
 
     def face(seed: int, name: str) -> Path:
         path = tmp_path / name
@@ -301,36 +320,34 @@ def test_changes_in_own_folders_are_seen(tmp_path: Path, png: Callable, noise: C
         return path
 
     def repro() -> list[str]:
-        return ran(call(project, "dvc", "repro", "external"))
+        return ran(call(project, "dvc", "repro", "audit"))
+
+    def changed(name: str) -> list[str]:
+        return [f"{stage}@{name}" for stage in ("download", "index")]
 
     def images() -> tuple[int, int]:
-        source, external = (
-            json.loads((project / name).read_text()) for name in ("data/raw/source.json", "data/external/sources.json")
-        )
-        return source["images"], external["other"]["images"]
+        mine, other = (json.loads((project / f"data/raw/{name}.json").read_text()) for name in ("mine", "other"))
+        return mine["images"], other["images"]
 
     project = clone(tmp_path / "project")
     for number, name in enumerate(("my faces/real/1", "my faces/real/2", "my faces/fake/1", "my faces/fake/2")):
         face(number, f"{name}.png")
     face(9, "other/fake/1.png")
-    for key, value in {
-        "data.source": "folder",
-        "data.folder.path": str(tmp_path / "my faces"),
-        "external": {"other": str(tmp_path / "other")},
-    }.items():
-        change(project, key, value)
+    paths = {"mine": ("train", "my faces"), "other": ("test", "other")}
+    sets = {name: {"source": "folder", "use": use, "path": str(tmp_path / path)} for name, (use, path) in paths.items()}
+    change(project, "sets", sets)
 
-    looks = ["look", "look-external@other"]
-    assert sorted(repro()) == sorted([*looks, "download", "index", "external"])
+    looks = ["look@mine", "look@other"]
+    assert sorted(repro()) == sorted([*looks, *changed("mine"), *changed("other"), "audit"])
     assert images() == (4, 1)
     assert sorted(repro()) == looks
 
     added = face(10, "my faces/real/3.png")
-    assert sorted(repro()) == sorted([*looks, "download", "index", "external"])
+    assert sorted(repro()) == sorted([*looks, *changed("mine"), "audit"])
     assert images() == (5, 1)
     added.unlink()  # so that the faces are what they were at first
     face(11, "other/fake/2.png")
-    assert "external" in repro()
+    assert sorted(repro()) == sorted([*looks, *changed("other"), "audit"])  # mine is in the run cache
     assert images() == (4, 2)
 
     for name in ("my faces", "other"):

@@ -7,22 +7,22 @@ import pandas as pd
 import pytest
 
 from stages.errors import UserError
-from stages.scoring.scores import conditions, read
+from stages.scoring.scores import conditions, read, read_set
 
 
 @pytest.fixture
 def table() -> pd.DataFrame:
-    """Four clean test images out of order, a corrupted copy, an external fake and a validation image."""
+    """Four clean test images of a set out of order, a corrupted copy, an unseen fake and a validation image."""
     rows = [
-        ("test", "clean", "b.jpg", 1, 0.25),
-        ("test", "clean", "a.jpg", 0, -1.0),
-        ("test", "clean", "d.jpg", 1, 3.0),
-        ("test", "clean", "c.jpg", 0, 0.5),
-        ("test", "jpeg 50", "a.jpg", 0, 9.0),
-        ("external/other", "clean", "f.jpg", 1, 2.0),
-        ("valid", "clean", "e.jpg", 1, 9.0),
+        ("faces", "test", "clean", "b.jpg", 1, 0.25),
+        ("faces", "test", "clean", "a.jpg", 0, -1.0),
+        ("faces", "test", "clean", "d.jpg", 1, 3.0),
+        ("faces", "test", "clean", "c.jpg", 0, 0.5),
+        ("faces", "test", "jpeg 50", "a.jpg", 0, 9.0),
+        ("other", "unseen", "clean", "f.jpg", 1, 2.0),
+        ("faces", "valid", "clean", "e.jpg", 1, 9.0),
     ]
-    frame = pd.DataFrame(rows, columns=["split", "condition", "member", "label", "logit"])
+    frame = pd.DataFrame(rows, columns=["set", "split", "condition", "member", "label", "logit"])
     frame = frame.astype({"label": np.int8, "logit": np.float32})
     return frame.assign(score=(1 / (1 + np.exp(-frame["logit"]))).astype(np.float32))
 
@@ -62,7 +62,7 @@ def test_a_table_without_a_column_is_refused(tmp_path: Path, table: pd.DataFrame
 def test_a_score_that_is_no_number_is_refused_with_its_image(tmp_path: Path, table: pd.DataFrame, column: str) -> None:
     table.loc[3, column] = np.nan
     table.to_parquet(tmp_path / "scores.parquet")
-    with pytest.raises(UserError, match=r"test score of c\.jpg is not a finite number \(1 of 4 are not\)"):
+    with pytest.raises(UserError, match=r"the score of c\.jpg is not a finite number \(1 of 4 are not\)"):
         read(tmp_path / "scores.parquet", "test")
 
 
@@ -84,16 +84,23 @@ def test_conditions_are_listed_in_their_order(tmp_path: Path, table: pd.DataFram
     assert conditions(tmp_path / "scores.parquet") == [
         ("test", "clean"),
         ("test", "jpeg 50"),
-        ("external/other", "clean"),
+        ("unseen", "clean"),
         ("valid", "clean"),
     ]
 
 
-def test_it_reads_one_condition_and_an_external_set_of_one_class(tmp_path: Path, table: pd.DataFrame) -> None:
-    table.loc[table["condition"] == "jpeg 50", "split"] = "external/corrupted"
+def test_it_reads_one_condition(tmp_path: Path, table: pd.DataFrame) -> None:
+    corrupted = table[table["split"] == "test"].assign(condition="jpeg 50", logit=9.0, score=1.0)
+    pd.concat([table[table["condition"] == "clean"], corrupted]).to_parquet(tmp_path / "scores.parquet")
+    assert set(read(tmp_path / "scores.parquet", "test", "jpeg 50").logit) == {9.0}
+
+
+def test_of_a_set_it_reads_the_clean_test_images_seen_or_not(tmp_path: Path, table: pd.DataFrame) -> None:
+    table.loc[table["member"] == "b.jpg", "split"] = "unseen"
     table.to_parquet(tmp_path / "scores.parquet")
-    assert read(tmp_path / "scores.parquet", "external/corrupted", "jpeg 50").logit.tolist() == [9.0]
-    assert read(tmp_path / "scores.parquet", "external/other").label.tolist() == [1]
+    assert read_set(tmp_path / "scores.parquet", "faces").logit.tolist() == [-1.0, 0.25, 0.5, 3.0]
+    assert read_set(tmp_path / "scores.parquet", "other").label.tolist() == [1]  # of one class
+    assert len(read_set(tmp_path / "scores.parquet", "nowhere").label) == 0
 
 
 def test_some_images_of_all(tmp_path: Path, table: pd.DataFrame) -> None:

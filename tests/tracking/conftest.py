@@ -50,10 +50,19 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
         edit(keras_file.with_suffix(".json"), model_sha256=sha256(keras_file))
     shutil.copy(folder / f"data/models/{WINNER}.keras", folder / "data/champion.keras")
     write_json(folder / "data/leaderboard.json", {"champion": WINNER})
-    write_json(folder / "data/shards/shards.json", {"valid": {"sha256": "1" * 64}, "test": {"sha256": "2" * 64}})
-    write_json(folder / "data/raw/source.json", {"source": "sample", "sha256": "5" * 64})
-    (folder / "data/contact_sheet.jpg").write_bytes(b"\xff\xd8 not looked at \xff\xd9")
+    write_set(folder, "faces", {"source": "sample", "sha256": "5" * 64})
+    write_json(folder / "data/training.json", {"train": {"faces": {}}, "valid": {"faces": {}}})
     return folder
+
+
+def write_set(folder: Path, name: str, source: dict[str, str]) -> None:
+    """What the stages leave of a set, as far as tracking looks."""
+    for split, digit in (("valid", "1"), ("test", "2")):
+        write_json(folder / f"data/shards/{split}/{name}/shards.json", {"sha256": digit * 64})
+    write_json(folder / f"data/raw/{name}.json", source)
+    sheet = folder / f"data/contact_sheets/{name}.jpg"
+    sheet.parent.mkdir(exist_ok=True)
+    sheet.write_bytes(b"\xff\xd8 not looked at \xff\xd9")
 
 
 def write_detector(folder: Path, name: str, number: int) -> None:

@@ -18,10 +18,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ruamel.yaml import YAML
 
 from stages import tracking
 from stages.errors import UserError
-from stages.files import sha256
+from stages.files import digest, sha256
 from stages.params import Params, load
 from tests.tracking.conftest import (
     DETECTORS,
@@ -34,6 +35,7 @@ from tests.tracking.conftest import (
     edit,
     free_port,
     mlflow_client,
+    write_set,
 )
 
 
@@ -116,10 +118,11 @@ def test_the_command_makes_one_complete_run_a_detector(written: Path, tmp_path: 
         assert run.data.params["model"] == run.data.tags["model"] == name.split("-")[0]
         assert run.data.params["phase"] == run.data.tags["phase"] == name.split("-")[1]
         assert run.data.tags["model_sha256"] == sha256(folder / f"data/models/{name}.keras")
-        assert run.data.tags["data_digest"] == "5" * 64
+        assert run.data.tags["data_digest"] == digest("5" * 64)
+        assert (run.data.params["sets"], run.data.params["left_out"]) == ("faces", "")
         assert run.data.tags["mlflow.note.content"].startswith("**Worth nothing for photographs: it was trained")
         (images,) = run.inputs.dataset_inputs
-        assert (images.dataset.name, images.dataset.digest) == ("sample", "5" * 32)
+        assert (images.dataset.name, images.dataset.digest) == ("faces", "5" * 32)
         assert len(run.data.tags["params_digest"]) == 64
         assert run.data.tags["dvc_stage"] == "{1}@{0}".format(*name.split("-"))
         metrics = json.loads((folder / f"data/figures/{name}.json").read_text())
@@ -132,8 +135,8 @@ def test_the_command_makes_one_complete_run_a_detector(written: Path, tmp_path: 
             "metrics.json",
             "training.json",
             "calibration.json",
-            "source.json",
-            "contact_sheet.jpg",
+            "sets/faces.json",
+            "contact_sheets/faces.jpg",
             "class_activation_maps.jpg",
         }
     fine, base = found["densenet121-finetune"], found["densenet121-baseline"]
@@ -143,6 +146,32 @@ def test_the_command_makes_one_complete_run_a_detector(written: Path, tmp_path: 
     assert len(list((folder / "mlartifacts").rglob("MLmodel"))) == 4
     for figure in (folder / "mlartifacts").rglob("*.png"):
         assert figure.read_bytes().startswith(b"\x89PNG")
+
+
+def test_of_several_sets_a_run_shows_those_that_it_learned_from(
+    project: Path, write_params: Callable[[dict[str, Any]], None]
+) -> None:
+    sets = load().model_dump()["sets"]
+    sets["mine"] = {"source": "folder", "use": "train", "path": "mine"}
+    sets["other"] = {"source": "folder", "use": "test", "path": "other"}
+    leave_out = ["faces/fake", "mine/real"]
+    write_params({"models": ["resnet50"], "sets": sets, "split.leave_out": leave_out, "weights.source": "imagenet"})
+    for name, digit in (("mine", "6"), ("other", "7")):
+        write_set(project, name, {"source": "folder", "sha256": digit * 64})
+    tracking.send(load())
+    for run in runs(mlflow_client()).values():
+        images = {one.dataset.name: one.dataset for one in run.inputs.dataset_inputs}
+        assert {name: (one.digest, one.source_type) for name, one in images.items()} == {
+            "faces": ("5" * 32, "sample"),
+            "mine": ("6" * 32, "folder"),
+        }
+        assert (run.data.params["sets"], run.data.params["left_out"]) == ("faces,mine", "faces/fake,mine/real")
+        assert run.data.tags["data_digest"] == digest("5" * 64, "6" * 64)
+        assert "600 faces of faces, mine (folder)." in run.data.tags["mlflow.note.content"]
+        assert "Worth nothing" not in run.data.tags["mlflow.note.content"]  # not all of its faces are drawn
+        shown = artifacts(mlflow_client(), run)
+        assert shown >= {f"{folder}/{name}" for folder, name in (("sets", "mine.json"), ("contact_sheets", "mine.jpg"))}
+        assert not any("other" in name for name in shown)
 
 
 def test_a_second_time_nothing_is_sent(params: Params, capsys: pytest.CaptureFixture[str]) -> None:
@@ -349,6 +378,31 @@ def test_files_that_disagree_are_refused(project: Path, params: Params) -> None:
         file.write(b"more")
     with pytest.raises(UserError, match=r"resnet50-finetune\.keras is not the file that its record describes"):
         tracking.send(params)
+
+
+def test_a_set_that_was_changed_after_the_training_is_told_by_its_key(
+    params: Params, capsys: pytest.CaptureFixture[str]
+) -> None:
+    locked = YAML(typ="safe").load(ROOT / "params.yaml")["sets"]["faces"]
+    del locked["sha256"], locked["group_by"]  # which are empty: to leave them out is no change
+
+    def lock(key: str, content: Any) -> None:
+        stages = {"download@faces" if key == "sets.faces" else "split": {"params": {"params.yaml": {key: content}}}}
+        Path("dvc.lock").write_text(json.dumps({"stages": stages}))
+
+    for key, content in (("sets.faces", locked), ("sets", {"faces": locked})):
+        lock(key, content)
+        tracking.mirror(params)
+        assert capsys.readouterr().err == ""
+    locked["sample"]["seed"] = 77
+    for key, content in (("sets.faces", locked), ("sets", {"faces": locked})):
+        lock(key, content)
+        tracking.mirror(params)
+        said = warning(capsys)
+        assert "params.yaml says sets.faces.sample.seed = 20, but resnet50-baseline was made with 77 (" in said
+    lock("sets", {"faces": locked | {"sample": params.sets["faces"].sample.model_dump()}, "old": locked})
+    tracking.mirror(params)
+    assert "params.yaml says sets.old = None, but" in warning(capsys)
 
 
 @pytest.mark.parametrize("database", ["not a database", ""])

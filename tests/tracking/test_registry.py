@@ -11,7 +11,7 @@ from stages import tracking
 from stages.errors import UserError
 from stages.files import sha256
 from stages.params import Params
-from tests.tracking.conftest import WINNER, command, edit, mlflow_client
+from tests.tracking.conftest import WINNER, command, edit, mlflow_client, write_set
 
 NAME = "real-or-generated-faces"
 LOSER = "resnet50-baseline"
@@ -104,7 +104,7 @@ def test_what_is_as_good_or_better_becomes_champion(
 @pytest.mark.parametrize("split", ["valid", "test"])
 def test_figures_of_other_images_say_nothing(split: str, params: Params, capsys: pytest.CaptureFixture[str]) -> None:
     tracking.send(params)
-    edit(Path("data/shards/shards.json"), **{split: {"sha256": "7" * 64}})
+    edit(Path(f"data/shards/{split}/faces/shards.json"), sha256="7" * 64)
     win(LOSER, valid_roc_auc=1.0)
     capsys.readouterr()
     tracking.send(params)
@@ -113,6 +113,14 @@ def test_figures_of_other_images_say_nothing(split: str, params: Params, capsys:
     assert "`make promote`" in sentence
     assert champion(mlflow_client()) == ("1", WINNER)
     tracking.send(params, promote=True)
+    assert champion(mlflow_client()) == ("2", LOSER)
+
+
+def test_a_new_set_to_test_on_leaves_the_figures_comparable(params: Params) -> None:
+    tracking.send(params)
+    write_set(Path(), "other", {"source": "folder", "sha256": "6" * 64})
+    win(LOSER, valid_roc_auc=1.0)
+    tracking.send(params)
     assert champion(mlflow_client()) == ("2", LOSER)
 
 
@@ -145,7 +153,7 @@ def test_a_card_that_is_too_long_for_the_registry_says_where_the_rest_is(params:
     assert description.endswith("(all of it is model_card.md of the run)")
 
 
-@pytest.mark.parametrize("missing", ["data/leaderboard.json", "data/champion.keras"])
+@pytest.mark.parametrize("missing", ["data/leaderboard.json", "data/champion.keras", "data/training.json"])
 def test_without_a_winner_runs_are_sent_and_nothing_is_registered(
     missing: str, params: Params, capsys: pytest.CaptureFixture[str]
 ) -> None:
