@@ -2,8 +2,9 @@
 
 Reads ``data/index/NAME.parquet`` of every set. Writes
 
-- ``data/groups/NAME.parquet``: for each image that can be used, in the order of its index, the ``group`` of images that
-  are equal or nearly so, which may span sets;
+- ``data/groups/NAME.parquet``: for each image that can be used, in the order of its index, the ``group`` of images of
+  its set that are equal or nearly so; ``data/across.parquet``: each ``group`` that is alike with one ``above``, of a
+  set further up. Neither depends on sets further down;
 - ``metrics/data.json``: the figures of all sets that train, together; ``plots/data/sets.csv``: of each set alone;
 - ``plots/data/``: ``counts.csv``, ``properties.csv`` and ``file_size.csv``, of all sets that train.
 """
@@ -24,7 +25,7 @@ from stages.faces import audit, duplicates
 from stages.faces.duplicates import Likeness
 from stages.files import publish, reading, write_json
 
-INDEXES, GROUPS = Path("data/index"), Path("data/groups")
+INDEXES, GROUPS, ACROSS = Path("data/index"), Path("data/groups"), Path("data/across.parquet")
 OTHER = b"other_files"  # in the metadata of an index
 
 
@@ -42,11 +43,14 @@ def main() -> None:
     files = np.unique(digests, axis=0, return_inverse=True)[1].ravel()
     del digests
     images["group"] = likeness.group
-    with publish(GROUPS) as part:
-        part.mkdir()
-        for name in settings.sets:
-            group = images.loc[images["set"] == name, ["group"]]
-            group.to_parquet(part / f"{name}.parquet", index=False)
+    number = pd.Categorical(images["set"], list(settings.sets)).codes.astype(np.int64)
+    group, across = duplicates.apart(likeness.code, likeness.links, number)
+    with publish(GROUPS) as folder:
+        folder.mkdir()
+        for place, name in enumerate(settings.sets):
+            pd.DataFrame({"group": group[number == place]}).to_parquet(folder / f"{name}.parquet", index=False)
+    with publish(ACROSS) as part:
+        pd.DataFrame(across, columns=["group", "above"]).to_parquet(part, index=False)
 
     def figures(names: list[str]) -> dict[str, float | None]:
         chosen = images["set"].isin(names).to_numpy()

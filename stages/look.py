@@ -27,7 +27,7 @@ def main() -> None:
     name = parser.parse_args().set
     params = load()
     if name:
-        chosen = params.sets[name]
+        chosen = params.of(name)
         look(OWN / "sets" / f"{name}.json", chosen.path, partial(faces, classes=chosen.classes))
     else:
         look(OWN / "weights.json", params.weights.folder if params.weights.source == "folder" else None, weights)

@@ -372,13 +372,19 @@ class Params(Section):
             )
         if not self.training_sets:
             raise ValueError("no set has use: train, so there is nothing to learn from; give one")
+        possible = {f"{name}{kind}" for name in self.training_sets for kind in ("", "/real", "/fake")}
         for entry in self.split.leave_out:
-            name, _, kind = entry.partition("/")
-            if name not in self.training_sets or kind not in ("", "real", "fake"):
+            if entry not in possible:
                 raise ValueError(
                     f"split.leave_out names {entry!r}; write NAME, NAME/real or NAME/fake of a set that trains: "
                     f"{', '.join(self.training_sets)}"
                 )
+
+    def of(self, name: str) -> FaceSet:
+        """A set by its name. Raises :class:`UserError` where there is none."""
+        if name not in self.sets:
+            raise UserError(f"params.yaml has no set {name!r}; it has: {', '.join(self.sets)}")
+        return self.sets[name]
 
     @property
     def training_sets(self) -> list[str]:
@@ -418,8 +424,7 @@ def set_argument(description: str | None) -> str:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("set")
     name: str = parser.parse_args().set
-    if name not in (known := load().sets):
-        raise UserError(f"params.yaml has no set {name!r}; it has: {', '.join(known)}")
+    load().of(name)
     return name
 
 

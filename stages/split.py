@@ -1,8 +1,8 @@
 """Stage `split`: which image trains, validates or tests.
 
-Reads, of each set, ``data/index/NAME.parquet`` and ``data/groups/NAME.parquet``. Writes ``data/manifests/NAME.csv``,
-one row an image that takes part (quarantined ones do not), and ``data/training.json``, how many images of each set and
-class train and validate.
+Reads, of each set, ``data/index/NAME.parquet`` and ``data/groups/NAME.parquet``, and ``data/across.parquet``. Writes
+``data/manifests/NAME.csv``, one row an image that takes part (quarantined ones do not), and ``data/training.json``, how
+many images of each set and class train and validate.
 
 A set with ``use: test`` tests with all its images. Of others, ``split.method`` = ``official`` takes the archive's own
 folders; where it has no validation images, some of its training ones are drawn for that. ``stratified`` draws the
@@ -39,9 +39,8 @@ from stages.faces import manifest
 from stages.faces.layout import LABELS, SPLITS
 from stages.files import publish, reading, write_json
 
-INDEXES, GROUPS, MANIFESTS, TRAINING = (
-    Path(path) for path in ("data/index", "data/groups", "data/manifests", "data/training.json")
-)
+INDEXES, GROUPS, MANIFESTS = (Path(path) for path in ("data/index", "data/groups", "data/manifests"))
+ACROSS, TRAINING = Path("data/across.parquet"), Path("data/training.json")
 MIN_IMAGES = 2  # of each class in each split: below that neither training nor a figure means anything
 
 Integers = NDArray[np.int64]
@@ -53,17 +52,28 @@ def main() -> None:
     settings = params.load()
     pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own keeps what is freed
     pa.set_cpu_count(1)  # and so does the system's, in every thread
-    placed = pd.Series(dtype=np.int64)  # the split of each group of near-duplicates of the sets so far, by its number
+    with reading(ACROSS):
+        across = pd.read_parquet(ACROSS)
+    placed = pd.DataFrame({"above": [], "rank": []}, dtype=np.int64)  # the splits of each group of the sets so far
     counts = {}
     with publish(MANIFESTS) as part:
         part.mkdir()
         for name in settings.sets:
             images, quarantined = _read_sound(name)
             total = len(images)
-            images = _split(name, images.assign(above=images["alike"].map(placed).fillna(-1).astype(int)), settings)
-            first = pd.Series(_rank(images["split"])).groupby(images["alike"].to_numpy()).min()
-            placed = placed.combine_first(first)
+            there = across.merge(placed, on="above").groupby("group")["rank"].agg(["min", "max"])
+            first, last = (images["number"].map(there[key]) for key in ("min", "max"))
+            images = _split(name, images.assign(first=first, last=last), settings)
+            here = pd.DataFrame({"above": images["number"], "rank": _rank(images["split"])})
+            placed = pd.concat([placed, here.drop_duplicates()])
             images = images[~_left_out(name, images, settings)]
+            if settings.split.train_per_class is not None:
+                images = _thin(images, settings.split.train_per_class, settings.split.seed)
+            if images.empty:
+                raise UserError(
+                    f"{name}: not one of its {total:,} images is left, for sets above have them in another split, or "
+                    "split.leave_out names the set; remove it from sets"
+                )
             counts[name] = _counts(images)
             images = images.assign(group=pd.factorize(images["group"])[0])
             manifest.write(images, part / f"{name}.csv")
@@ -80,7 +90,7 @@ def main() -> None:
 def _split(name: str, images: pd.DataFrame, settings: params.Params) -> pd.DataFrame:
     """The images of a set that take part, each with its split.
 
-    ``above`` is the number of the split in which a set above has an image that is equal or nearly so; -1 for none.
+    ``first`` and ``last`` are the numbers of the splits in which sets above have what its group has; NaN for none.
     """
     split, chosen = settings.split, settings.sets[name]
     official = settings.method(name) == "official"
@@ -108,11 +118,11 @@ def _split(name: str, images: pd.DataFrame, settings: params.Params) -> pd.DataF
             print(
                 f"no usable image of {name} lies below a folder valid; {validating:,} of the training images validate"
             )
-    elsewhere = (images["above"] >= 0) & (images["above"] != _rank(images["split"]))
+    rank = _rank(images["split"])
+    elsewhere = images["first"].notna() & ((images["first"] != rank) | (images["last"] != rank))
     if elsewhere.any():
         print(f"{name}: {elsewhere.sum():,} images are left out: a set above has them, in another split")
-    images = images[~elsewhere]
-    return images if split.train_per_class is None else _thin(images, split.train_per_class, split.seed)
+    return images[~elsewhere]
 
 
 def _left_out(name: str, images: pd.DataFrame, settings: params.Params) -> pd.Series:
@@ -125,8 +135,9 @@ def _left_out(name: str, images: pd.DataFrame, settings: params.Params) -> pd.Se
 def _read_sound(name: str) -> tuple[pd.DataFrame, int]:
     """The images of a set that can be used, by split then name; and how many cannot.
 
-    ``alike`` is the group of near-duplicates, ``relatives`` that of ``group_by`` (each image its own, until
-    :func:`_relate`), and ``group`` is both merged. Pandas would sort by two columns of text in much memory.
+    ``number`` is that of its group of near-duplicates in the audit, ``alike`` the same in the order here, ``relatives``
+    that of ``group_by`` (each image its own, until :func:`_relate`), and ``group`` is both merged. Pandas would sort by
+    two columns of text in much memory.
     """
     index, groups = INDEXES / f"{name}.parquet", GROUPS / f"{name}.parquet"
     with reading(index), pq.ParquetFile(index) as file:
@@ -135,13 +146,14 @@ def _read_sound(name: str) -> tuple[pd.DataFrame, int]:
     del table
     sound = (images.pop("verdict") == "ok").to_numpy()
     with reading(groups):
-        alike = np.full(len(sound), -1)
-        alike[sound] = pd.read_parquet(groups)["group"]
+        number = np.full(len(sound), -1)
+        number[sound] = pd.read_parquet(groups)["group"]
     order = images["member"].argsort().to_numpy()
     order = order[sound[order]]
     order = order[_rank(images["split"])[order].argsort(kind="stable")]
-    images = images.iloc[order].reset_index(drop=True).assign(alike=alike[order])
-    images = images.assign(group=images["alike"], relatives=range(len(images)))
+    images = images.iloc[order].reset_index(drop=True).assign(number=number[order])
+    alike = pd.factorize(images["number"])[0]
+    images = images.assign(alike=alike, group=alike, relatives=range(len(images)))
     return images, len(sound) - len(images)
 
 
@@ -237,7 +249,7 @@ def _stratify(images: pd.DataFrame, names: tuple[str, ...], split: params.Split)
     further from its share than the largest group has images, and groups of one image meet the shares exactly.
     """
     groups = images["relatives" if split.near_duplicates == "keep" else "group"]
-    above = images["above"].where(images["above"] >= 0).groupby(groups).min()  # of each group; NaN for none
+    above = images["first"].groupby(groups).min()  # of each group; NaN for none
     fractions = np.array([getattr(split.fractions, name) for name in names])
     contents = pd.crosstab(groups, images["label"]).reindex(columns=list(LABELS.values()), fill_value=0)
     counts = contents.to_numpy(np.int64)  # groups × classes

@@ -1,5 +1,6 @@
 """The stage that fetches one archive, whatever the source."""
 
+import sys
 import zipfile
 from pathlib import Path
 
@@ -11,7 +12,13 @@ from stages.errors import UserError, run
 from stages.files import read_json, sha256
 
 REPO = Path(__file__).parents[1]
-ARCHIVE, SOURCE = Path("data/raw/faces.zip"), Path("data/raw/source.json")
+ARCHIVE, SOURCE = Path("data/raw/faces.zip"), Path("data/raw/faces.json")
+
+
+def fetch(name="faces"):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["download", name])
+        download.main()
 
 
 @pytest.fixture
@@ -20,13 +27,14 @@ def project(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
 
-    def write(source, path=None, seed=1):
+    def write(source, path=None, seed=1, **others):
         params = YAML(typ="safe").load(REPO / "params.yaml")
-        params["data"] |= {
+        params["sets"]["faces"] |= {
             "source": source,
             "sample": {"faces_per_class": 8, "size": 32, "seed": seed},
-            "folder": {"path": path},
+            "path": path,
         }
+        params["sets"] |= others
         params["weights"]["source"] = "random"
         params["split"]["method"] = "stratified"
         YAML().dump(params, Path("params.yaml"))
@@ -49,7 +57,7 @@ def faces():
 
 def test_the_sample(project, capsys):
     project("sample")
-    download.main()
+    fetch()
     record = read_json(SOURCE)
     assert record["source"] == "sample"
     assert record["images"] == 16
@@ -65,7 +73,7 @@ def test_the_sample_depends_on_its_seed_alone(project):
     digests = []
     for seed in (1, 1, 2):
         project("sample", seed=seed)
-        download.main()
+        fetch()
         digests.append(read_json(SOURCE)["sha256"])
     assert digests[0] == digests[1] != digests[2]
 
@@ -74,7 +82,7 @@ def test_a_folder(project, faces, capsys):
     faces("mine", "real", "fake", "other")
     Path("mine/real/2.jpg").symlink_to("nowhere")
     project("folder", "mine")
-    download.main()
+    fetch()
     record = read_json(SOURCE)
     assert record == {
         "source": "folder",
@@ -94,7 +102,7 @@ def test_a_folder_is_looked_for_in_the_real_root_of_a_temporary_experiment(proje
     faces(tmp_path / "root/mine", "real", "fake")
     monkeypatch.setenv("DVC_ROOT", str(tmp_path / "root"))
     project("folder", "mine")
-    download.main()
+    fetch()
     assert read_json(SOURCE)["path"] == str(tmp_path / "root/mine")
     assert ARCHIVE.exists()
 
@@ -106,19 +114,19 @@ def test_nothing_half_written_stays_after_an_error(project, faces, kinds, said):
     faces("mine", *kinds)
     project("folder", "mine")
     with pytest.raises(UserError, match=said):
-        download.main()
+        fetch()
     assert not Path("data/raw").exists() or list(Path("data/raw").iterdir()) == []
 
 
 def test_an_error_leaves_the_former_archive_alone(project):
     project("sample")
-    download.main()
+    fetch()
     before = ARCHIVE.read_bytes(), SOURCE.read_bytes()
     project("folder", "mine")
     with pytest.raises(UserError, match="mine does not exist"):
-        download.main()
+        fetch()
     assert (ARCHIVE.read_bytes(), SOURCE.read_bytes()) == before
-    assert sorted(path.name for path in Path("data/raw").iterdir()) == ["faces.zip", "source.json"]
+    assert sorted(path.name for path in Path("data/raw").iterdir()) == ["faces.json", "faces.zip"]
 
 
 @pytest.mark.parametrize("where", ["data", "data/raw"])
@@ -127,7 +135,7 @@ def test_a_file_in_place_of_the_output_folder_is_named(project, where):
     Path(where).parent.mkdir(exist_ok=True)
     Path(where).write_text("in the way")
     with pytest.raises((SystemExit, NotADirectoryError, FileExistsError), match="data/raw"):
-        run(download.main)
+        run(fetch)
     assert Path(where).read_text() == "in the way"
 
 
@@ -139,5 +147,35 @@ def test_an_output_that_may_not_be_written_is_named(project, monkeypatch):
 
     monkeypatch.setattr(Path, "mkdir", refused)
     with pytest.raises(SystemExit, match="error: no permission for data/raw; make it readable and writable for you"):
-        run(download.main)
+        run(fetch)
     assert not Path("data").exists()
+
+
+def test_a_set_may_hold_one_class_where_it_is_not_the_only_one_to_learn_from(project, faces):
+    faces("camera", "real")
+    licence = {"licence": "CC0", "generator": "none"}
+    project("sample", camera={"source": "folder", "use": "test", "path": "camera", **licence})
+    fetch("camera")
+    assert read_json("data/raw/camera.json")["counts"] == {"real": 1}
+    assert read_json("data/raw/camera.json").items() >= licence.items()
+    assert Path("data/raw/camera.zip").exists()
+    assert not ARCHIVE.exists()
+
+
+def test_a_missing_folder_of_a_set_is_named_with_its_key(project):
+    project("sample", other={"source": "folder", "use": "test", "path": "nowhere"})
+    with pytest.raises(UserError, match=r"nowhere does not exist; set sets\.other\.path to a folder or \.zip"):
+        fetch("other")
+
+
+def test_a_set_without_a_class_folder_is_refused(project, faces):
+    faces("other", "faces")
+    project("sample", other={"source": "folder", "use": "test", "path": "other"})
+    with pytest.raises(UserError, match=r"it needs files in real/ or in fake/, alone"):
+        fetch("other")
+
+
+def test_an_unknown_set_is_named_with_those_there_are(project):
+    project("sample")
+    with pytest.raises(UserError, match=r"params\.yaml has no set 'other'; it has: faces"):
+        fetch("other")

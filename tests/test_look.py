@@ -9,8 +9,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from stages import look
+from stages.errors import UserError
 from stages.files import read_json
-from stages.params import Data, Weights
+from stages.params import FaceSet, Weights
 
 
 @pytest.fixture
@@ -22,19 +23,19 @@ def looked(tmp_path, monkeypatch, write_params, command):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text("content")
 
-    def looked(what, changes, *arguments):
+    def looked(what, changes):
         write_params(changes)
-        command(look.main, *arguments)
-        return read_json(f"data/own/{what}.json")
+        command(look.main, *([] if what == "weights" else [what]))
+        return read_json("data/own/weights.json" if what == "weights" else f"data/own/sets/{what}.json")
 
     return looked
 
 
-FACES = {"data.source": "folder", "data.folder.path": "faces", "weights.source": "random"}
+FACES = {"sets.faces.source": "folder", "sets.faces.path": "faces", "weights.source": "random"}
 
 
 def test_every_source_says_whether_it_is_looked_at():
-    sources = {name for section in (Data, Weights) for name in get_args(section.model_fields["source"].annotation)}
+    sources = {name for section in (FaceSet, Weights) for name in get_args(section.model_fields["source"].annotation)}
     values = YAML(typ="safe").load(Path(look.__file__).with_suffix(".yaml"))["data/own"]
     assert set(values) == sources
     assert [name for name, value in values.items() if value != value] == ["folder"]  # NaN
@@ -85,10 +86,10 @@ def test_no_image_is_read(looked, monkeypatch):
 def test_a_change_of_a_zip_is_seen(looked):
     with zipfile.ZipFile("faces.zip", "w") as archive:
         archive.writestr("real/1.jpg", b"1")
-    before = looked("faces", FACES | {"data.folder.path": "faces.zip"})
+    before = looked("faces", FACES | {"sets.faces.path": "faces.zip"})
     with zipfile.ZipFile("faces.zip", "a") as archive:
         archive.writestr("real/2.jpg", b"2")
-    assert looked("faces", FACES | {"data.folder.path": "faces.zip"}) != before
+    assert looked("faces", FACES | {"sets.faces.path": "faces.zip"}) != before
 
 
 def test_a_change_of_weights_is_seen(looked):
@@ -100,13 +101,17 @@ def test_a_change_of_weights_is_seen(looked):
     assert looked("weights", named) != before
 
 
-def test_a_change_of_an_external_set_is_seen_and_a_former_set_is_forgotten(looked):
-    named = {"external": {"other": "faces"}}
-    before = looked("external/other", named, "other")
+def test_a_change_of_one_set_is_none_of_another(looked):
+    sets = {"sets.other": {"source": "folder", "use": "test", "path": "faces"}}
+    before, sample = looked("other", sets), looked("faces", sets)
     Path("faces/fake/2.jpg").write_text("added")
-    assert looked("external/other", named, "other") != before
-    looked("faces", {"external": {"another": "faces"}})
-    assert not Path("data/own/external/other.json").exists()
+    assert looked("other", sets) != before
+    assert looked("faces", sets) == sample == {}
+
+
+def test_an_unknown_set_is_one_sentence(looked):
+    with pytest.raises(UserError, match=r"params\.yaml has no set 'other'; it has: faces"):
+        looked("other", {})
 
 
 def test_where_a_folder_is_missing_what_is_known_stays(looked, capsys):
@@ -117,7 +122,7 @@ def test_where_a_folder_is_missing_what_is_known_stays(looked, capsys):
         f"{Path('faces').absolute()} is not there, or has no such files, so what is known of it stays"
         in capsys.readouterr().out
     )
-    Path("data/own/faces.json").unlink()
+    Path("data/own/sets/faces.json").unlink()
     assert looked("faces", FACES) == {}
 
 

@@ -17,6 +17,9 @@ from stages.errors import UserError
 ROOT = Path(__file__).parents[1]
 
 
+TEST = {"source": "folder", "use": "test", "path": "elsewhere"}
+
+
 @pytest.fixture
 def content() -> dict[str, Any]:
     return dict(YAML(typ="safe").load((ROOT / "params.yaml").read_text()))
@@ -32,7 +35,7 @@ def put(tree: dict[str, Any], key: str, value: Any) -> None:
 def test_the_committed_file_is_sound_and_trains_four_detectors_on_the_sample() -> None:
     loaded = params.load(ROOT / "params.yaml")
     assert loaded.models == ["resnet50", "densenet121"]
-    assert loaded.data.source == "sample"
+    assert loaded.sets["faces"].source == "sample"
 
 
 @pytest.mark.parametrize(
@@ -48,32 +51,36 @@ def test_the_committed_file_is_sound_and_trains_four_detectors_on_the_sample() -
         ("image.size", 8, "image.size = 8: input should be greater than or equal to 32"),
         ("image.crop", 65, "image.crop = 65 is larger than image.size = 64; make it 64 or less"),
         ("training.deterministic", "no", "training.deterministic = 'no': input should be a valid boolean"),
-        ("data.source", "kagle", "data.source = 'kagle': input should be 'sample', 'folder' or 'kaggle'"),
-        ("data.source", "folder", "data.folder.path is empty"),
-        ("data.folder.path", "faces", "data.folder.path is set, but data.source is sample"),
+        ("sets.faces.source", "kagle", "sets.faces.source = 'kagle': input should be 'sample', 'folder' or 'kaggle'"),
+        ("sets.faces.source", "folder", "sets.faces.source is folder, but sets.faces.path is empty"),
+        ("sets.faces.path", "faces", "sets.faces.path is set, but sets.faces.source is sample"),
         (
-            "data.kaggle.dataset",
+            "sets.faces.dataset",
             "no slash",
-            "data.kaggle.dataset: 'no slash' is no data set of Kaggle; write OWNER/NAME or https://www.kaggle.com/datasets/",
+            "sets.faces.dataset: 'no slash' is no data set of Kaggle; write OWNER/NAME or https://www.kaggle.com/datasets/",
         ),
         (
-            "data.kaggle.dataset",
+            "sets.faces.dataset",
             "https://www.kaggle.com/competitions/someone/data",
             "is no data set of Kaggle; write OWNER",
         ),
         ("split.fractions.train", 0.5, r"split.fractions add up to 0.9; make train \+ valid \+ test = 1"),
         ("split.fractions.train", 0, "split.fractions.train = 0: input should be greater than 0"),
-        ("split.method", "official", "split.near_duplicates = group cannot move images between official splits"),
         (
-            "split.group_by",
+            "split.method",
+            "official",
+            "split.near_duplicates = group cannot move images between the official splits of sets.faces",
+        ),
+        (
+            "sets.faces.group_by",
             r"/(\w+_",
-            r"params.yaml: split.group_by: '/\(\\w\+_' is no regular expression \(missing \), unterminated "
+            r"params.yaml: sets.faces.group_by: '/\(\\w\+_' is no regular expression \(missing \), unterminated "
             r"subpattern at position 1\); mend it, or leave it empty$",
         ),
-        ("split.group_by", "a{99999999999999999999}", "is no regular expression"),
+        ("sets.faces.group_by", "a{99999999999999999999}", "is no regular expression"),
         ("split.limit_per_class", 5, "split.limit_per_class = 5: input should be greater than or equal to 6"),
         ("split.train_per_class", 1, "split.train_per_class = 1: input should be greater than or equal to 2"),
-        ("split.group_by", 7, "split.group_by = 7: input should be a valid string"),
+        ("sets.faces.group_by", 7, "sets.faces.group_by = 7: input should be a valid string"),
         ("weights.source", "folder", "weights.folder is empty"),
         ("image.jpeg", 0, "image.jpeg = 0: input should be greater than or equal to 1"),
         ("image.jpeg", 101, "image.jpeg = 101: input should be less than or equal to 100"),
@@ -81,13 +88,18 @@ def test_the_committed_file_is_sound_and_trains_four_detectors_on_the_sample() -
         ("image.align", "yes", "image.align = 'yes': input should be a valid boolean"),
         ("corruptions.jpeg", [101], "corruptions.jpeg.0 = 101: input should be less than or equal to 100"),
         ("corruptions.blur", [1.0, 2, 1], r"corruptions.blur names one strength twice \(1, 2, 1\); name each once"),
-        (
-            "external",
-            {"Other Set": "faces"},
-            "external.Other Set: 'Other Set' cannot be a set's name; take letters from",
-        ),
-        ("external", {"gan": "a", "GAN": "b"}, r"external has names that differ in capital letters alone \(gan, GAN\)"),
-        ("external", {"other": ""}, "external.other = '': string should have at least 1 character"),
+        ("sets.Other Set", TEST, "'Other Set' cannot be a set's name; take letters from"),
+        ("sets.Faces", TEST, r"sets has names that differ in capital letters alone \(faces, Faces\)"),
+        ("sets.faces.use", "test", "no set has use: train, so there is nothing to learn from; give one"),
+        ("sets.faces.sample", None, "sets.faces.source is sample, but sets.faces.sample is empty"),
+        ("sets.faces.split", "official", "split.near_duplicates = group cannot move images between the official"),
+        ("sets", {}, "sets = .*: dictionary should have at least 1 item"),
+        ("external", {}, "unknown key 'external'; other people's faces are under sets now, with use: test"),
+        ("data.source", "sample", "unknown key 'source'; each of the sets has its own source now: see sets"),
+        ("split.group_by", "x", "unknown key 'group_by'; each of the sets has its own: sets.NAME.group_by"),
+        ("split.leave_out", ["other"], "split.leave_out names 'other'; write NAME, NAME/real or NAME/fake"),
+        ("split.leave_out", ["faces/both"], "split.leave_out names 'faces/both'; write NAME"),
+        ("split.leave_out", ["faces/"], "split.leave_out names 'faces/'; write NAME"),
         ("explain.deletion_images", 25, "explain.deletion_images = 25: input should be a multiple of 2"),
         ("explain.images", 0, "explain.images = 0: input should be greater than or equal to 1"),
         ("models", [], "models = .*: list should have at least 1 item"),
@@ -117,17 +129,34 @@ def test_a_wrong_value_is_named_with_what_is_allowed(
     ],
 )
 def test_a_kaggle_data_set_may_be_given_by_its_address(content: dict[str, Any], address: str) -> None:
-    put(content, "data.kaggle.dataset", address)
-    assert params.check(content, "params.yaml").data.kaggle.dataset == "someone/their-faces"
+    put(content, "sets.faces.dataset", address)
+    assert params.check(content, "params.yaml").sets["faces"].dataset == "someone/their-faces"
 
 
-def test_an_external_set_may_have_capital_letters(content: dict[str, Any]) -> None:
-    put(content, "external", {"StyleGAN2": "faces"})
-    assert params.check(content, "params.yaml").external == {"StyleGAN2": "faces"}
+def test_a_set_may_have_capital_letters_and_another_split_than_the_others(content: dict[str, Any]) -> None:
+    put(content, "sets.StyleGAN2", {"source": "folder", "use": "train", "path": "gan", "split": "official"})
+    put(content, "split.near_duplicates", "drop")
+    put(content, "weights.source", "random")
+    loaded = params.check(content, "params.yaml")
+    assert [loaded.method(name) for name in loaded.training_sets] == ["stratified", "official"]
+
+
+def test_a_test_set_cannot_be_left_out(content: dict[str, Any]) -> None:
+    put(content, "sets.other", TEST)
+    put(content, "split.leave_out", ["other"])
+    with pytest.raises(UserError, match="'other'; write NAME, NAME/real or NAME/fake of a set that trains: faces"):
+        params.check(content, "params.yaml")
+
+
+def test_what_is_left_out_is_unseen_and_so_is_a_test_set(content: dict[str, Any]) -> None:
+    put(content, "sets.other", TEST)
+    put(content, "split.leave_out", ["faces/fake"])
+    loaded = params.check(content, "params.yaml")
+    assert (loaded.unseen("faces"), loaded.unseen("other")) == ({"fake"}, {"real", "fake"})
 
 
 def test_auto_weights_are_for_the_sample_only(content: dict[str, Any]) -> None:
-    put(content, "data.source", "kaggle")
+    put(content, "sets.faces.source", "kaggle")
     with pytest.raises(UserError, match=r"weights\.source = auto is for the sample only"):
         params.check(content, "params.yaml")
 
@@ -208,14 +237,14 @@ def test_what_is_no_finite_number_is_refused(content: dict[str, Any], value: flo
 def test_any_path_gets_through_dvcs_overrides_in_the_quotes_that_the_docs_show(tmp_path: Path, name: str) -> None:
     from dvc.utils.hydra import apply_overrides, get_hydra_sweeps
 
-    (shown,) = re.findall(r'-S "(data.folder.path=.*?)"', (ROOT / "docs/trouble.md").read_text(encoding="utf-8"))
+    (shown,) = re.findall(r'-S "(sets.faces.path=.*?)"', (ROOT / "docs/trouble.md").read_text(encoding="utf-8"))
     override = shown.replace("~/faces (1)", f"~/{name}")
     assert name in override
     file = tmp_path / "params.yaml"
     shutil.copy(ROOT / "params.yaml", file)
-    (changes,) = get_hydra_sweeps({str(file): [override, "data.source=folder", "weights.source=random"]})
+    (changes,) = get_hydra_sweeps({str(file): [override, "sets.faces.source=folder", "weights.source=random"]})
     apply_overrides(file, list(changes[str(file)]))
-    assert params.load(file).data.folder.path == f"~/{name}"
+    assert params.load(file).sets["faces"].path == f"~/{name}"
 
 
 def test_the_stage_ends_with_a_sentence_and_exit_code_1(tmp_path: Path) -> None:

@@ -50,7 +50,11 @@ def test_every_shipped_preset_applies_and_changes_nothing_but_its_keys(
 def test_kaggle_is_the_full_corpus_with_its_official_split(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command(monkeypatch, "kaggle")
     loaded = params.load()
-    assert (loaded.data.source, loaded.split.method, loaded.split.limit_per_class) == ("kaggle", "official", None)
+    assert (loaded.sets["faces"].source, loaded.split.method, loaded.split.limit_per_class) == (
+        "kaggle",
+        "official",
+        None,
+    )
 
 
 def test_overrides_are_printed_and_change_nothing(
@@ -59,7 +63,7 @@ def test_overrides_are_printed_and_change_nothing(
     before = Path("params.yaml").read_bytes()
     command(monkeypatch, "kaggle", "--overrides")
     printed = capsys.readouterr().out
-    assert "-S data.source=kaggle" in printed
+    assert "-S sets.faces.source=kaggle" in printed
     assert "-S split.limit_per_class=null" in printed
     assert "-S detectors.resnet50.finetune.learning_rate=0.0001" in printed
     assert Path("params.yaml").read_bytes() == before

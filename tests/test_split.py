@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,9 @@ from ruamel.yaml import YAML
 from stages import split
 from stages.errors import UserError
 from stages.faces import manifest
+from stages.faces.duplicates import apart
 from stages.faces.layout import SPLITS
+from stages.files import read_json
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
 
@@ -23,23 +26,42 @@ def project(tmp_path, monkeypatch):
     return write_project
 
 
-def write_project(index, **changes):
+def write_project(index, group_by=None, **changes):
+    write_sets({"mine": (index, {"group_by": group_by})}, **changes)
+
+
+def write_sets(sets, **changes):
+    """A project of sets {name: (index, what differs from a set that trains)}, and changes to ``split``.
+
+    Images of one ``group`` are alike, within sets and across.
+    """
     content = YAML(typ="safe").load(PARAMS.read_text(encoding="utf-8"))
-    content["data"] |= {"source": "folder", "folder": {"path": "faces"}}
+    content["sets"] = {
+        name: {"source": "folder", "use": "train", "path": "faces"} | keys for name, (_, keys) in sets.items()
+    }
     content["weights"]["source"] = "random"
     content["split"] = {
         "method": "stratified",
         "fractions": {"train": 0.6, "valid": 0.15, "test": 0.25},
         "near_duplicates": "group",
-        "group_by": None,
+        "leave_out": [],
         "limit_per_class": None,
         "train_per_class": None,
         "seed": 20,
     } | changes
     with Path("params.yaml").open("w", encoding="utf-8") as file:
         YAML().dump(content, file)
-    Path("data").mkdir(exist_ok=True)
-    index.to_parquet("data/index.parquet")
+    for folder in ("data/index", "data/groups"):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    sound = {name: index[index["verdict"] == "ok"] for name, (index, _) in sets.items()}
+    for name, (index, _) in sets.items():
+        index.drop(columns="group").to_parquet(f"data/index/{name}.parquet")
+    code = np.concatenate([images["group"] for images in sound.values()]).astype(np.int64)
+    part = np.repeat(np.arange(len(sets)), list(map(len, sound.values())))
+    group, across = apart(code, np.empty((0, 2), np.int64), part)
+    for number, name in enumerate(sets):
+        pd.DataFrame({"group": group[part == number]}).to_parquet(f"data/groups/{name}.parquet")
+    pd.DataFrame(across, columns=["group", "above"]).to_parquet("data/across.parquet")
 
 
 def corpus(groups, splits=None):
@@ -55,9 +77,9 @@ def corpus(groups, splits=None):
     return index.assign(member=member, split=pd.Series(splits, index.index, dtype=object))
 
 
-def run_stage():
+def run_stage(name="mine"):
     split.main()
-    return manifest.read("data/manifest.csv")
+    return manifest.read(f"data/manifests/{name}.csv")
 
 
 def counts(table):
@@ -79,7 +101,7 @@ def refused(message):
     """Run the stage; it must refuse with this message, and write nothing."""
     with pytest.raises(UserError, match=message):
         split.main()
-    assert not Path("data/manifest.csv").exists()
+    assert not list(Path("data").glob("*manifests*")) + list(Path("data").glob("training.json"))
 
 
 def test_images_without_duplicates_meet_the_fractions_exactly(project):
@@ -150,7 +172,7 @@ def test_dropped_duplicates_leave_the_first_of_each_group(project, capsys):
     project(index, near_duplicates="drop")
     table = run_stage()
     assert sorted(table["member"]) == sorted(index.sort_values("member").drop_duplicates("group")["member"])
-    assert "80 duplicates" in capsys.readouterr().out
+    assert "left out: 0 quarantined, 80 others" in capsys.readouterr().out
 
 
 def test_kept_duplicates_fall_anywhere_with_a_warning(project, capsys):
@@ -287,7 +309,7 @@ def test_a_summary_counts_the_groups_that_the_archives_splits_break(project, cap
     index = named(official((10, 10), (4, 4), (6, 6)), [*"aabbcc", *[""] * 32, *"ad"])
     project(index, group_by=NAMES)
     run_stage()
-    said = "split.group_by: 4 groups in 8 of 40 images"
+    said = "mine, group_by: 4 groups in 8 of 40 images"
     assert capsys.readouterr().out.splitlines()[0] == f"{said}; 1 straddle the archive's own splits"
     project(index.assign(split=None), group_by=NAMES)
     run_stage()
@@ -298,8 +320,8 @@ def test_an_official_split_that_breaks_a_group_is_refused(project):
     names = [*["anna"] * 3, *["bob"] * 3, *[""] * 16, *["cleo"] * 4, "bob", "anna"]
     project(named(official((6, 6), (4, 4), (4, 4)), names), method="official", near_duplicates="keep", group_by=NAMES)
     refused(
-        r"split\.method is official, but the group 'anna' of split\.group_by has images in train and test \(2 of 3 "
-        r"groups straddle\); set split\.method to stratified, or leave split\.group_by empty"
+        r"mine: its split is official, but the group 'anna' of its group_by has images in train and test \(2 of 3 "
+        r"groups straddle\); set split\.method to stratified, or leave group_by empty"
     )
 
 
@@ -318,14 +340,14 @@ def test_an_official_split_that_breaks_no_group_is_the_archives_own(project, cap
 def test_a_pattern_that_matches_no_name_is_refused(project):
     project(corpus(["r", "f"] * 40), group_by=NAMES)
     refused(
-        r"split\.group_by = '/\(\[a-z\]\+\)_' matches none of 80 names \(such as 'fake/00001\.jpg'\); change it, or "
-        "leave it empty"
+        r"sets\.mine\.group_by = '/\(\[a-z\]\+\)_' matches none of 80 names \(such as 'fake/00001\.jpg'\); change it, "
+        "or leave it empty"
     )
 
 
 def test_too_large_groups_are_refused_with_their_key(project):
     project(corpus(["r", "f"] * 40), group_by="real|fake")
-    refused(r"change split\.fractions or split\.group_by, whose groups may be too large")
+    refused(r"change split\.fractions or group_by or split\.near_duplicates, whose groups may be too large")
 
 
 def test_too_many_near_duplicates_are_refused_with_their_key(project):
@@ -347,14 +369,17 @@ def test_validation_is_drawn_from_train_where_the_official_split_has_none(projec
     table = run_stage()
     assert counts(table) == {"train": (40, 80), "valid": (10, 20), "test": (20, 30)}
     assert straddling(table, table["member"].str.extract(NAMES)[0]) == []
-    assert "no usable image lies below a folder valid; 30 of the training images validate" in capsys.readouterr().out
+    assert (
+        "no usable image of mine lies below a folder valid; 30 of the training images validate"
+        in capsys.readouterr().out
+    )
     test = table.loc[table["split"] == "test", "member"]
     assert sorted(test) == sorted(index.loc[index["split"] == "test", "member"])
 
 
 def test_without_train_there_is_nothing_to_draw_validation_from(project):
     project(official((0, 0), (0, 0), (20, 30)), method="official", near_duplicates="keep")
-    refused(r"leaves 0 real images for train")
+    refused(r"mine: there are 0 real images for train")
 
 
 def test_of_official_duplicates_the_earlier_split_keeps_its_own(project, capsys):
@@ -365,7 +390,7 @@ def test_of_official_duplicates_the_earlier_split_keeps_its_own(project, capsys)
     project(index, method="official", near_duplicates="drop")
     table = run_stage()
     assert set(index["member"]) - set(table["member"]) == {index.loc[test, "member"], index.loc[valid, "member"]}
-    assert "2 duplicates" in capsys.readouterr().out
+    assert "left out: 0 quarantined, 2 others" in capsys.readouterr().out
 
     project(index, method="official", near_duplicates="keep")
     assert len(run_stage()) == len(index)
@@ -411,11 +436,11 @@ def test_a_summary_tells_what_there_is_and_what_was_left_out(project, capsys):
     project(index, limit_per_class=40)
     run_stage()
     assert capsys.readouterr().out.splitlines() == [
-        "data/manifest.csv: 80 images",
+        "data/manifests/mine.csv: 80 images",
         "  train        24 real        24 fake",
         "  valid         6 real         6 fake",
         "  test         10 real        10 fake",
-        "left out: 2 quarantined, 0 duplicates, 18 above split.limit_per_class",
+        "left out: 2 quarantined, 18 others",
     ]
 
 
@@ -431,7 +456,7 @@ def test_images_outside_the_official_folders_are_refused(project):
 def test_an_official_split_without_a_class_is_refused(project):
     project(official((6, 6), (4, 4), (4, 0)), method="official", near_duplicates="keep")
     refused(
-        r"split\.method = official leaves 0 fake images for test, and each split needs 2 of each class "
+        r"mine: there are 0 fake images for test, and each split needs 2 of each class "
         r"\(real/fake: train 6/6, valid 4/4, test 4/0\); add images, or set split\.method to stratified"
     )
 
@@ -439,7 +464,7 @@ def test_an_official_split_without_a_class_is_refused(project):
 def test_too_few_images_are_refused_with_the_counts(project):
     project(corpus(["r"] * 8 + ["f"] * 50))
     refused(
-        r"leaves 1 real images for valid, and each split needs 2 of each class \(real/fake: "
+        r"mine: there are 1 real images for valid, and each split needs 2 of each class \(real/fake: "
         r"train 5/30, valid 1/8, test 2/12\); add images, or change split\.fractions"
     )
 
@@ -451,5 +476,121 @@ def test_too_low_a_limit_is_refused_with_its_key(project):
 
 def test_a_missing_index_says_what_makes_it(project):
     project(corpus(["r", "f"]))
-    Path("data/index.parquet").unlink()
-    refused(r"data/index\.parquet is missing; make it with `dvc repro`")
+    Path("data/index/mine.parquet").unlink()
+    refused(r"data/index/mine\.parquet is missing; make it with `dvc repro`")
+
+
+def manifests(sets, **changes):
+    """The manifests of a project of such sets, by name."""
+    write_sets(sets, **changes)
+    split.main()
+    return {name: manifest.read(f"data/manifests/{name}.csv").set_index("member") for name in sets}
+
+
+def of_sets(groups, *, use="test", **keys):
+    """A set whose images are alike, one by one, with those of these groups."""
+    index = corpus(["r", "f"] * (len(groups) // 2))
+    return index.assign(group=groups), {"use": use} | keys
+
+
+PLAIN = (corpus(["r", "f"] * 40), {})  # groups 0 to 79
+
+
+def test_a_test_set_tests_with_all_its_images_but_those_that_train_above(project, capsys):
+    project(PLAIN[0])
+    found = manifests({"mine": PLAIN, "theirs": of_sets([*range(80), *range(100, 120)])})
+    assert set(found["theirs"]["split"]) == {"test"}
+    assert len(found["theirs"]) == counts(found["mine"].reset_index())["test"][0] * 2 + 20
+    assert "theirs: 60 images are left out: a set above has them, in another split" in capsys.readouterr().out
+    assert set(read_json("data/training.json")["train"]) == {"mine"}
+
+
+def test_a_training_set_follows_the_sets_above_it(project):
+    project(PLAIN[0])
+    same = of_sets(list(range(80)), use="train")
+    found = manifests({"theirs": of_sets([0, 1, 2, 3]), "mine": PLAIN, "again": same})
+    assert set(found["mine"]["split"].sort_index()[["real/00000.jpg", "real/00002.jpg", "fake/00001.jpg"]]) == {"test"}
+    assert len(found["mine"]) == 80
+    pd.testing.assert_series_equal(found["again"]["split"], found["mine"]["split"])
+
+
+def test_of_official_sets_what_is_in_another_split_above_is_left_out(project):
+    upper, lower = official((6, 6), (4, 4), (4, 4)), official((6, 6), (4, 4), (4, 4))
+    lower["group"] += 100
+    lower.loc[[0, 20], "group"] = [upper.loc[20, "group"], upper.loc[21, "group"]]
+    project(upper)
+    found = manifests({"upper": (upper, {}), "lower": (lower, {})}, method="official", near_duplicates="drop")
+    assert sorted(found["lower"].index) == sorted(lower["member"].drop(0))
+
+
+def test_a_set_of_which_nothing_is_left_is_refused(project):
+    index = official((6, 6), (4, 4), (4, 4))
+    project(index)
+    write_sets({"mine": (index, {"split": "official"}), "theirs": of_sets([0, 6])}, near_duplicates="keep")
+    refused("theirs: not one of its 2 images is left, for sets above have them in another split")
+
+
+def test_sets_of_one_class_train_together_and_each_may_have_a_split_of_its_own(project):
+    project(PLAIN[0])
+    real, fake = official((20, 0), (5, 0), (5, 0)), corpus(["f"] * 40)
+    fake["group"] += 1000
+    found = manifests({"camera": (real, {"split": "official"}), "gan": (fake, {})}, near_duplicates="drop")
+    assert counts(found["camera"].reset_index()) == {"train": (20, 0), "valid": (5, 0), "test": (5, 0)}
+    assert counts(found["gan"].reset_index()) == {"train": (0, 24), "valid": (0, 6), "test": (0, 10)}
+    assert read_json("data/training.json")["valid"] == {
+        "camera": {"real": 5, "fake": 0},
+        "gan": {"real": 0, "fake": 6},
+    }
+
+
+def test_a_set_that_is_left_out_keeps_its_test_images(project):
+    project(PLAIN[0])
+    other = of_sets(list(range(100, 180)), use="train")
+    whole = manifests({"mine": PLAIN, "other": other})
+    less = manifests({"mine": PLAIN, "other": other}, leave_out=["other/fake"])
+    gone = whole["other"][(whole["other"]["label"] == 1) & (whole["other"]["split"] != "test")]
+    assert set(whole["other"].index) - set(less["other"].index) == set(gone.index)
+    assert read_json("data/training.json")["train"]["other"] == {"real": 24, "fake": 0}
+
+
+def test_leaving_out_all_of_a_class_is_refused(project):
+    project(PLAIN[0], leave_out=["mine/fake"])
+    refused(r"there are 0 fake images for train.*leave fewer sets out \(split\.leave_out\)")
+
+
+def test_fewer_training_images_change_no_test_set_below(project):
+    project(PLAIN[0])
+    sets = {"mine": PLAIN, "theirs": of_sets([*range(80), *range(100, 120)])}
+    pd.testing.assert_frame_equal(manifests(sets, train_per_class=5)["theirs"], manifests(sets)["theirs"])
+
+
+def test_a_pattern_that_finds_one_text_in_all_names_is_refused(project):
+    project(named(corpus(["r", "f"] * 40), ["a"] * 80), group_by=NAMES)
+    refused(r"sets\.mine\.group_by = .* finds 'a' in all 80 names, so they cannot be split")
+
+
+@settings(max_examples=25, derandomize=True, deadline=None)
+@given(
+    upper=st.lists(st.integers(0, 60), min_size=1, max_size=30),
+    lower=st.lists(st.integers(0, 60), min_size=2, max_size=30),
+    use=st.sampled_from(["train", "test"]),
+    near_duplicates=st.sampled_from(["group", "drop", "keep"]),
+)
+def test_a_set_added_below_moves_nothing_above_and_brings_no_trained_face_into_test(
+    tmp_path_factory, upper, lower, use, near_duplicates
+):
+    first = corpus(["r", "f"] * 30)
+    first.loc[: len(upper) - 1, "group"] = upper
+    second = of_sets([100, 101, *lower[: len(lower) // 2 * 2]], use=use)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("project"))
+        write_sets({"first": (first, {})}, near_duplicates=near_duplicates)
+        split.main()
+        alone = Path("data/manifests/first.csv").read_bytes()
+        found = manifests({"first": (first, {}), "second": second}, near_duplicates=near_duplicates)
+        assert Path("data/manifests/first.csv").read_bytes() == alone
+    place = first.set_index("member")["group"]
+    trained = {int(place[member]) for member in found["first"].query("split == 'train'").index}
+    below = second[0].set_index("member")["group"]
+    tested = {int(below[member]) for member in found["second"].query("split == 'test'").index}
+    assert not trained & tested

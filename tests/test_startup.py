@@ -23,6 +23,7 @@ LOADED_LATER = {
     "tracking.ui": ALL,
     "index": ALL - {"pandas"},
     "split": ALL - {"pandas"},
+    "audit": ALL - {"pandas"},
     "report": ALL - {"pandas", "matplotlib"},
     "predict": ALL - {"scipy"},
     "demo": ALL - {"scipy"},

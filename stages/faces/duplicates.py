@@ -54,16 +54,45 @@ def hash_bytes(hashes: Iterable[str]) -> Hashes:
 
 def alike(hashes: Hashes, bits: int) -> Likeness:
     """Group images whose hashes (uint8, n × 32) differ in at most ``bits`` bits, directly or through others."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
     distinct, code = np.unique(hashes, axis=0, return_inverse=True)
     code = code.ravel().astype(np.int64)
     links = near_pairs(distinct, bits)
-    graph = coo_array((np.ones(len(links), bool), (links[:, 0], links[:, 1])), shape=(len(distinct), len(distinct)))
+    return Likeness(code, links, _components(code, links))
+
+
+def apart(code: Integers, links: Integers, part: Integers) -> tuple[Integers, Integers]:
+    """The groups within each part alone, and the pairs of groups that are alike across parts.
+
+    ``code`` (n) and ``links`` (m × 2) as in :class:`Likeness`; ``part`` (n), from 0: the set of each image. ``group``
+    (int64, n) is numbered from 0, those of a part after those of earlier ones, by first image. ``pairs`` (int64, k × 2,
+    sorted): a group, and one of an earlier part that has an equal or linked image.
+    """
+    codes = np.arange(code.max(initial=-1) + 1)
+    group, groups, pairs = np.empty_like(code), 0, [np.empty((0, 2), np.int64)]
+    known = np.full((part.max(initial=-1) + 1, len(codes)), -1)  # the group of each code in each part
+    for number, of in enumerate(known):
+        chosen = part == number
+        here = np.isin(codes, code[chosen])
+        group[chosen] = groups + _components(code[chosen], links[here[links].all(axis=1)])
+        groups = group[chosen].max(initial=groups - 1) + 1
+        of[code[chosen]] = group[chosen]
+        for earlier in known[:number]:
+            for one, other in ((codes, codes), links.T, links.T[::-1]):
+                found = np.column_stack([of[one], earlier[other]])
+                pairs.append(found[(found >= 0).all(axis=1)])
+    return group, np.unique(np.concatenate(pairs), axis=0)
+
+
+def _components(code: Integers, links: Integers) -> Integers:
+    """The connected component of each image, numbered from 0 by their first image."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    size = code.max(initial=-1) + 1
+    graph = coo_array((np.ones(len(links), bool), (links[:, 0], links[:, 1])), shape=(size, size))
     component = connected_components(graph, directed=False)[1][code]
     _, first, group = np.unique(component, return_index=True, return_inverse=True)
-    return Likeness(code, links, first.argsort().argsort()[group].astype(np.int64))
+    return first.argsort().argsort()[group].astype(np.int64)
 
 
 def near_pairs(hashes: Hashes, bits: int) -> Integers:

@@ -8,6 +8,7 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[2]
 STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
+STAGES = {name: stage.get("do", stage) for name, stage in STAGES.items()}  # foreach
 SOURCES = ("sample", "folder", "kaggle")
 MODELS = ("resnet50", "densenet121")
 TEMPLATES = {"report": sorted((ROOT / "stages/reporting").glob("*.j2"))}  # which the stage loads by name
@@ -42,7 +43,7 @@ def imported(path: str) -> set[str]:
 
 @pytest.mark.parametrize("stage", sorted(set(STAGES) - {"params"}))
 def test_code_dependencies_are_the_imports(stage: str) -> None:
-    choices = {"${item.model}": MODELS, "${data.source}": SOURCES}
+    choices = {"${item.model}": MODELS, "${item.source}": SOURCES}
     listed = {dep for dep in STAGES[stage]["deps"] if dep.startswith("stages/")}
     for variable, values in choices.items():
         chosen = [dep for dep in listed if variable in dep]
