@@ -18,17 +18,15 @@ from stages.faces.image import ImageError, decode, encode_png, inspect
 SIDE, CROP = 20, 16
 
 
-def written(folder, records, split="train", per_shard=5):
-    """Write records as the shards of a split, with their summary; return the summary."""
+def written(folder, records, per_shard=5):
+    """Write records as the shards of a folder; return their summary."""
     folder.mkdir(exist_ok=True)
-    summary = shards.write(records, len(records), folder, split, per_shard)
-    shards.write_summary(folder, {split: summary})
-    return summary
+    return shards.write(records, len(records), folder, per_shard)
 
 
-def stored(folder, split):
-    """The features of a split's records, read by TensorFlow alone: image, label, member."""
-    for path in sorted(folder.glob(f"{split}-*")):
+def stored(folder):
+    """The features of a folder's records, read by TensorFlow alone: image, label, member."""
+    for path in sorted(folder.glob("*.tfrecord")):
         for raw in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
             features = tf.train.Example.FromString(raw).features.feature
             yield (
@@ -38,8 +36,8 @@ def stored(folder, split):
             )
 
 
-def images_of(folder, split, size, batch_size=4):
-    return np.concatenate([images for images, _, _ in shards.faces(folder, split, size=size, batch_size=batch_size)])
+def images_of(folder, size, batch_size=4):
+    return np.concatenate([images for images, _, _ in shards.faces([folder], size=size, batch_size=batch_size)])
 
 
 @pytest.fixture
@@ -59,18 +57,18 @@ def decoded(faces):
 def test_records_come_out_as_they_went_in(tmp_path, faces):
     faces[3] = shards.Record(bytes(range(256)), 1, "not/an image at all")
     written(tmp_path, faces)
-    assert list(stored(tmp_path, "train")) == faces
+    assert list(stored(tmp_path)) == faces
 
 
 def test_shards_hold_so_many_records_each_and_are_counted(tmp_path, faces):
-    summary = written(tmp_path, faces, "valid", per_shard=5)
+    summary = written(tmp_path, faces, per_shard=5)
     assert sorted(path.name for path in tmp_path.glob("*.tfrecord")) == [
-        f"valid-0000{number}-of-00003.tfrecord" for number in range(3)
+        f"0000{number}-of-00003.tfrecord" for number in range(3)
     ]
     counts = [sum(1 for _ in tf.data.TFRecordDataset(str(path))) for path in sorted(tmp_path.glob("*.tfrecord"))]
     assert counts == [5, 5, 2]
     assert summary | {"sha256": ""} == {"images": 12, "real": 8, "fake": 4, "shards": 3, "sha256": ""}
-    assert shards.summary(tmp_path, "valid") == summary
+    assert shards.summary(tmp_path) == summary
 
 
 def test_of_fewer_records_than_are_announced_the_last_files_have_fewer(tmp_path, faces):
@@ -97,19 +95,19 @@ def test_the_digest_is_of_the_records_alone(tmp_path, faces):
 
 def test_the_summary_of_shards_that_are_missing_says_what_to_do(tmp_path):
     with pytest.raises(UserError, match=r"shards.json is missing; make it with `dvc repro`"):
-        shards.summary(tmp_path, "train")
+        shards.summary(tmp_path)
 
 
 def test_images_of_the_asked_size_are_not_touched(tmp_path, faces, decoded):
     written(tmp_path, faces)
-    images = images_of(tmp_path, "train", SIDE)
+    images = images_of(tmp_path, SIDE)
     assert images.dtype == np.uint8
     np.testing.assert_array_equal(images, decoded)
 
 
 def test_batches_hold_each_image_once_with_its_label_and_name(tmp_path, faces):
     written(tmp_path, faces)
-    batches = shards.faces(tmp_path, "train", size=SIDE, batch_size=5)
+    batches = shards.faces([tmp_path], size=SIDE, batch_size=5)
     assert [len(images) for images, _, _ in batches] == [5, 5, 2]
     assert [m.decode() for _, _, members in batches for m in members.numpy()] == [face.member for face in faces]
     assert [label for _, labels, _ in batches for label in labels.numpy()] == [face.label for face in faces]
@@ -118,7 +116,7 @@ def test_batches_hold_each_image_once_with_its_label_and_name(tmp_path, faces):
 
 def test_keras_gets_images_with_a_column_of_labels(tmp_path, faces, decoded):
     written(tmp_path, faces)
-    images, labels = next(iter(shards.labelled(tmp_path, "train", size=SIDE, batch_size=12)))
+    images, labels = next(iter(shards.labelled([tmp_path], size=SIDE, batch_size=12)))
     np.testing.assert_array_equal(images, decoded)
     np.testing.assert_array_equal(labels, [[face.label] for face in faces])
 
@@ -127,7 +125,7 @@ def test_a_jpeg_is_decoded_to_the_pixels_that_pillow_sees(tmp_path, noise):
     buffer = io.BytesIO()
     Image.fromarray(noise(0, SIDE, SIDE)).save(buffer, "JPEG", quality=75)
     written(tmp_path, [shards.Record(buffer.getvalue(), 0, "face.jpg")])
-    np.testing.assert_array_equal(images_of(tmp_path, "train", SIDE)[0], Image.open(buffer))
+    np.testing.assert_array_equal(images_of(tmp_path, SIDE)[0], Image.open(buffer))
 
 
 def test_a_grey_jpeg_gets_three_channels(tmp_path):
@@ -135,7 +133,7 @@ def test_a_grey_jpeg_gets_three_channels(tmp_path):
     grey = Image.fromarray(np.linspace(0, 255, SIDE * SIDE).astype(np.uint8).reshape(SIDE, SIDE))
     grey.save(buffer, "JPEG", quality=95)
     written(tmp_path, [shards.Record(buffer.getvalue(), 0, "grey.jpg")])
-    (image,) = images_of(tmp_path, "train", SIDE)
+    (image,) = images_of(tmp_path, SIDE)
     np.testing.assert_allclose(image, np.repeat(np.asarray(grey)[..., np.newaxis], 3, axis=2), atol=8)
     np.testing.assert_array_equal(image, np.repeat(image[..., :1], 3, axis=2))
 
@@ -145,7 +143,7 @@ def test_of_a_longer_image_the_centre_is_taken(tmp_path, png, upright):
     pixels = np.full((40, 60, 3), 255, np.uint8)
     pixels[:, 10:50] = (30, 60, 90)
     written(tmp_path, [shards.Record(png(pixels.swapaxes(0, 1) if upright else pixels), 0, "long.png")])
-    (image,) = images_of(tmp_path, "train", SIDE)
+    (image,) = images_of(tmp_path, SIDE)
     np.testing.assert_array_equal(image, np.broadcast_to([30, 60, 90], (SIDE, SIDE, 3)))
 
 
@@ -153,14 +151,14 @@ def test_a_larger_image_is_shrunk_with_antialiasing(tmp_path, png):
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[:, 3::4] = 255  # plain bilinear sampling at a quarter of the size would step over every stripe
     written(tmp_path, [shards.Record(png(stripes), 0, "stripes.png")])
-    (image,) = images_of(tmp_path, "train", 16)
+    (image,) = images_of(tmp_path, 16)
     np.testing.assert_array_equal(image[:, 2:-2], 64)
 
 
 def test_a_shrunk_image_is_the_one_that_pillow_shrinks(tmp_path, png, noise):
     pixels = noise(0, 40, 40)
     written(tmp_path, [shards.Record(png(pixels), 0, "noise.png")])
-    (image,) = images_of(tmp_path, "train", SIDE)
+    (image,) = images_of(tmp_path, SIDE)
     expected = Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BILINEAR)  # which has the antialiasing
     np.testing.assert_allclose(image, expected, atol=1)
     np.testing.assert_array_equal(image, np.round(image))
@@ -168,12 +166,12 @@ def test_a_shrunk_image_is_the_one_that_pillow_shrinks(tmp_path, png, noise):
 
 def test_a_smaller_image_is_enlarged(tmp_path, png):
     written(tmp_path, [shards.Record(png(np.full((7, 9, 3), 200, np.uint8)), 0, "small.png")])
-    np.testing.assert_array_equal(images_of(tmp_path, "train", SIDE), np.full((1, SIDE, SIDE, 3), 200))
+    np.testing.assert_array_equal(images_of(tmp_path, SIDE), np.full((1, SIDE, SIDE, 3), 200))
 
 
 def drawn(folder, batches, seed=1, batch_size=4, **keys):
     """The first augmented batches: crops and labels, one row an image."""
-    data = shards.augmented(folder, "train", size=SIDE, crop=CROP, batch_size=batch_size, seed=seed, **keys)
+    data = shards.augmented([folder], size=SIDE, crop=CROP, batch_size=batch_size, seed=seed, **keys)
     crops, labels = zip(*islice(data.as_numpy_iterator(), batches), strict=True)
     return np.concatenate(crops), np.concatenate(labels)
 
@@ -201,12 +199,22 @@ def test_crops_are_windows_of_the_images_in_native_pixels(tmp_path, faces, decod
     assert 20 <= sum(mirrored for *_, mirrored in where) <= 52  # about half of 72
 
 
-def test_augmentation_is_endless_each_pass_complete_and_in_an_order_of_its_own(tmp_path, faces, decoded):
-    written(tmp_path, faces)
-    images = [image for image, *_ in places(drawn(tmp_path, 9)[0], decoded)]
-    passes = [tuple(images[start : start + 12]) for start in (0, 12, 24)]
-    assert all(sorted(order) == list(range(12)) for order in passes)
-    assert len({tuple(range(12)), *passes}) == 4
+def test_batches_are_balanced_over_sets_and_classes_and_each_turn_is_complete(tmp_path, faces, decoded):
+    real, fake = ([face for face in faces if face.label == label] for label in (0, 1))
+    folders = [tmp_path / "one", tmp_path / "other"]
+    written(folders[0], real[:3] + fake[:2])
+    written(folders[1], real[3:])
+    data = shards.augmented(folders, size=SIDE, crop=CROP, batch_size=3, seed=1)
+    crops = np.concatenate([crops for crops, _ in islice(data.as_numpy_iterator(), 30)])
+    names = [faces[image].member for image, *_ in places(crops, decoded)]
+    for turn, group in enumerate((real[:3], fake[:2], real[3:])):
+        drawn, known = names[turn::3], sorted(face.member for face in group)
+        for start in range(0, 30 - len(known) + 1, len(known)):
+            assert sorted(drawn[start : start + len(known)]) == known
+    for start in (3, 12, 30, 51):
+        rest = shards.augmented(folders, size=SIDE, crop=CROP, batch_size=3, seed=1, start=start)
+        resumed = np.concatenate([crops for crops, _ in islice(rest.as_numpy_iterator(), 3)])
+        np.testing.assert_array_equal(resumed, crops[start : start + 9])
 
 
 def test_an_image_gets_another_crop_in_each_pass(tmp_path, faces, decoded):
@@ -247,7 +255,7 @@ def test_the_seed_decides_everything(tmp_path, faces):
 
 def test_a_crop_of_the_whole_image_is_the_image_or_its_mirror(tmp_path, faces, decoded):
     written(tmp_path, faces)
-    data = shards.augmented(tmp_path, "train", size=SIDE, crop=SIDE, batch_size=12, seed=1)
+    data = shards.augmented([tmp_path], size=SIDE, crop=SIDE, batch_size=12, seed=1)
     crops, *_ = next(data.as_numpy_iterator())
     known = {image.tobytes() for image in decoded}
     mirrored = {np.ascontiguousarray(image[:, ::-1]).tobytes() for image in decoded}
@@ -327,7 +335,7 @@ def test_the_first_of_each_class_are_the_first_on_disk_and_no_other_is_decoded(t
     records = [*faces, *[broken] * 3]
     summary = written(tmp_path, records)
     assert summary["real"] > 2 < summary["fake"]
-    data = shards.faces(tmp_path, "train", size=SIDE, batch_size=4, per_class=2)
+    data = shards.faces([tmp_path], size=SIDE, batch_size=4, per_class=2)
     found = [
         (int(label), member.decode())
         for _, labels, names in data.as_numpy_iterator()
