@@ -1,6 +1,7 @@
 """Stage `preprocess`: bytes stay as they came, but for the images that TensorFlow would see otherwise."""
 
 import io
+import sys
 import zipfile
 from pathlib import Path
 
@@ -17,6 +18,12 @@ from stages.faces.zips import Zip
 from stages.files import read_json
 
 SHARDS = Path("data/shards")
+
+
+def pack():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["preprocess", "faces"])
+        preprocess.main()
 
 
 def encoded(picture, kind="JPEG", **options):
@@ -67,7 +74,8 @@ def project(tmp_path, monkeypatch, write_params):
         names = list(members)
         encodings = [image.inspect((indexed or members)[name]).encoding for name in names]
         index = {"member": names, "place": [places[name] for name in names], "encoding": encodings, "verdict": "ok"}
-        pd.DataFrame(index).to_parquet("data/index.parquet")
+        Path("data/index").mkdir(exist_ok=True)
+        pd.DataFrame(index).to_parquet("data/index/faces.parquet")
         table = pd.DataFrame(
             {
                 "member": names,
@@ -76,7 +84,7 @@ def project(tmp_path, monkeypatch, write_params):
                 "group": range(len(names)),
             }
         )
-        manifest.write(table, "data/manifest.csv")
+        manifest.write(table, "data/manifests/faces.csv")
         return table
 
     return project
@@ -85,12 +93,12 @@ def project(tmp_path, monkeypatch, write_params):
 def records(split):
     """The records of a split, in their order: (member, label, bytes)."""
     found = []
-    for path in sorted(SHARDS.glob(f"{split}-*.tfrecord")):
+    for path in sorted((SHARDS / split / "faces").glob("*.tfrecord")):
         for raw in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
             values = tf.train.Example.FromString(raw).features.feature
             found.append(
                 (
-                    values["member"].bytes_list.value[0].decode(),
+                    values["member"].bytes_list.value[0].decode().removeprefix("faces/"),
                     values["label"].int64_list.value[0],
                     values["image"].bytes_list.value[0],
                 )
@@ -100,23 +108,23 @@ def records(split):
 
 def test_each_split_gets_its_images_with_their_labels(project, plain, odd, capsys):
     table = project(plain | odd)
-    preprocess.main()
+    pack()
     for split, images in table.groupby("split"):
         assert {(member, label) for member, label, _ in records(split)} == set(
             zip(images["member"], images["label"], strict=True)
         )
-        assert len(list(SHARDS.glob(f"{split}-*.tfrecord"))) == 3
-        summary = read_json(SHARDS / "shards.json")[split]
+        assert len(list((SHARDS / split / "faces").glob("*.tfrecord"))) == 3
+        summary = read_json(SHARDS / split / "faces/shards.json")
         assert summary["images"] == summary["real"] + summary["fake"] == len(images) == 7
         assert summary["fake"] == images["label"].sum()
-    assert "train: 7 images in 3 shards; valid: 7 images in 3 shards; test: 7 images in 3 shards" in (
+    assert "faces, train: 7 images in 3 shards; valid: 7 images in 3 shards; test: 7 images in 3 shards" in (
         capsys.readouterr().out
     )
 
 
 def test_the_bytes_of_an_ordinary_jpeg_stay_as_they_came(project, plain):
     project(plain)
-    preprocess.main()
+    pack()
     for split in ("train", "valid", "test"):
         for member, _, data in records(split):
             assert data == plain[member]
@@ -124,7 +132,7 @@ def test_the_bytes_of_an_ordinary_jpeg_stay_as_they_came(project, plain):
 
 def test_images_that_tensorflow_sees_otherwise_are_stored_as_their_pixels(project, odd):
     project(odd)
-    preprocess.main()
+    pack()
     stored = {member: data for split in ("train", "valid", "test") for member, _, data in records(split)}
     assert stored.keys() == odd.keys()
     for member, data in stored.items():
@@ -175,7 +183,7 @@ def test_the_order_is_shuffled_and_decided_by_the_seed(project, plain):
     orders = []
     for seed in (1, 1, 2):
         project(plain, seed=seed)
-        preprocess.main()
+        pack()
         orders.append([member for member, _, _ in records("train")])
     assert orders[0] == orders[1] != orders[2]
     assert sorted(orders[0]) == sorted(orders[2])
@@ -184,27 +192,27 @@ def test_the_order_is_shuffled_and_decided_by_the_seed(project, plain):
 
 def test_images_that_the_manifest_leaves_out_stay_out(project, plain):
     table = project(plain)
-    manifest.write(table[table["member"] != "real/00.jpg"], "data/manifest.csv")
-    preprocess.main()
+    manifest.write(table[table["member"] != "real/00.jpg"], "data/manifests/faces.csv")
+    pack()
     assert "real/00.jpg" not in [member for split in ("train", "valid", "test") for member, _, _ in records(split)]
 
 
 def test_quarantined_images_of_one_name_disturb_nobody(project, plain):
     project(plain)
-    index = pd.read_parquet("data/index.parquet")
+    index = pd.read_parquet("data/index/faces.parquet")
     namesakes = index.iloc[[0, 0]].assign(member="real/twice.jpg", verdict="name used more than once")
-    pd.concat([index, namesakes]).to_parquet("data/index.parquet")
-    preprocess.main()
+    pd.concat([index, namesakes]).to_parquet("data/index/faces.parquet")
+    pack()
     assert sum(len(records(split)) for split in ("train", "valid", "test")) == len(plain)
 
 
 def test_a_manifest_of_another_archive_says_what_to_do(project, plain):
     table = project(plain)
-    manifest.write(table.replace("real/07.jpg", "real/elsewhere.jpg"), "data/manifest.csv")
+    manifest.write(table.replace("real/07.jpg", "real/elsewhere.jpg"), "data/manifests/faces.csv")
     with pytest.raises(
         UserError, match=r"names 1 images that .* \(such as 'real/elsewhere.jpg'\).*`dvc repro -f split`"
     ):
-        preprocess.main()
+        pack()
     assert not SHARDS.exists()
 
 
@@ -218,30 +226,37 @@ def test_a_damaged_member_stops_it_and_leaves_nothing_half_done(project, plain):
     archive = Path("data/raw/faces.zip")
     archive.write_bytes(archive.read_bytes().replace(data, data[:-9] + b"scribbled"))
     with pytest.raises(UserError, match=r"faces.zip: real/05.jpg is damaged in the archive, though it was found"):
-        preprocess.main()
-    assert written() == ["index.parquet", "manifest.csv", "raw"]
+        pack()
+    assert sorted(path.name for path in SHARDS.rglob("*") if path.is_dir()) == [
+        "faces",
+        "faces",
+        "test",
+        "train",
+        "valid",
+    ]
+    assert list((SHARDS / "test").iterdir()) == []  # where the damaged one belongs; the other splits are whole
 
 
 def test_an_image_that_is_no_longer_one_stops_it_and_leaves_the_old_shards(project, odd):
     project(odd)
-    preprocess.main()
-    before = {path.name: path.read_bytes() for path in SHARDS.iterdir()}
+    pack()
+    before = {path: path.read_bytes() for path in SHARDS.rglob("*.*")}
     project(odd | {"fake/cmyk.jpg": odd["fake/cmyk.jpg"][:200]}, indexed=odd)
     with pytest.raises(UserError, match=r"fake/cmyk.jpg is truncated.*run `dvc repro` again"):
-        preprocess.main()
-    assert {path.name: path.read_bytes() for path in SHARDS.iterdir()} == before
-    assert written() == ["index.parquet", "manifest.csv", "raw", "shards"]
+        pack()
+    assert {path: path.read_bytes() for path in SHARDS.rglob("*.*")} == before
+    assert written() == ["index", "manifests", "raw", "shards"]
 
 
 def test_a_missing_archive_says_what_to_do(project, plain):
     project(plain)
     Path("data/raw/faces.zip").unlink()
     with pytest.raises(UserError, match=r"faces.zip is missing; run the download stage first"):
-        preprocess.main()
+        pack()
 
 
 def test_a_missing_manifest_says_what_to_do(project, plain):
     project(plain)
-    Path("data/manifest.csv").unlink()
-    with pytest.raises(UserError, match=r"manifest.csv is missing; run the split stage first"):
-        preprocess.main()
+    Path("data/manifests/faces.csv").unlink()
+    with pytest.raises(UserError, match=r"faces.csv is missing; run the split stage first"):
+        pack()
