@@ -6,7 +6,8 @@ whole faces, whose borders convolutions see otherwise.
 
 Reads the training and validation faces in ``data/shards/`` that ``data/training.json`` lists and
 ``data/weights/M.weights.h5``; writes ``data/features/M/`` (:mod:`stages.detectors.rows`),
-``data/models/M-baseline.keras`` and the training record beside it.
+``data/models/M-baseline.keras`` and, beside it, the training record and how to tell what is unlike the training faces
+(:mod:`stages.detectors.distance`).
 """
 
 import argparse
@@ -18,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from stages.detectors import assembly, device, discriminant, levels, record, rows
+from stages.detectors import assembly, device, discriminant, distance, levels, record, rows
 from stages.detectors.device import Network, distribution, prepare, spread
 from stages.errors import run
 from stages.faces import shards
@@ -59,6 +60,7 @@ def main() -> None:
     )
 
     assembly.save(module, backbone, head, Path(f"data/models/{model}-baseline.keras"))
+    distance.fit(train[0], Path(f"data/models/{model}-baseline.npz"))
     record.write(
         model,
         "baseline",

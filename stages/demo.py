@@ -161,6 +161,7 @@ def shown(answer: Answer, judgement: Judgement) -> dict[str, Any]:
     return {
         "box": answer.box,
         "enlarged": answer.enlarged,
+        "unlike": judgement.unlike,
         "probability": judgement.probability,
         "verdict": judgement.verdict,
         "crop": address(judgement.crop),

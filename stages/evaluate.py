@@ -61,7 +61,8 @@ def figures_of(images: Scores, reading: Calibration, cuts: dict[str, float], par
     ``tpr_at_fpr_1pct`` is the recall of fakes, and ``fpr_at_fpr_1pct`` the share of reals called fake, at the threshold
     of ``cuts`` for 1 % of the validation reals; so for 5 %. ``answered``: the share that is not "uncertain";
     ``wrong_when_answered``: the share of those that is mistaken. ``ece`` and ``brier`` are of the calibrated
-    probability, ``ece_raw`` of the score as it is.
+    probability, ``ece_raw`` of the score as it is. ``marked``: the share that is unlike the training faces; and of the
+    ``n_missed`` fakes that are called real, ``missed_marked``.
     """
     label, score = images.label, images.score
     settings: Any = {"confidence": params.confidence, "resamples": params.resamples, "seed": params.seed}
@@ -71,6 +72,7 @@ def figures_of(images: Scores, reading: Calibration, cuts: dict[str, float], par
     verdict = reading.verdict(images.logit)
     answered = verdict != "uncertain"
     probability = reading.probability(images.logit)
+    marked, missed = reading.unlike(images.distance), fake & (verdict == "real")
     return {
         "n": len(label),
         "n_real": int(real.sum()),
@@ -98,6 +100,9 @@ def figures_of(images: Scores, reading: Calibration, cuts: dict[str, float], par
         "ece_raw": figures.expected_calibration_error(label, score),
         "brier": figures.brier(label, probability),
         "loss": figures.loss(label, images.logit),
+        **share("marked", marked, params),
+        "n_missed": int(missed.sum()),
+        **share("missed_marked", marked[missed], params),
     }
 
 
@@ -172,12 +177,13 @@ def of_sets(path: Path, test: Scores, params: Params, *rest: Any) -> Iterator[di
 
 
 def measured(reading: Calibration, test: dict[str, Any]) -> Calibration:
-    """The calibration with what its three answers were worth on the test images, which chose nothing."""
+    """The calibration with what its answers and marks were worth on the test images, which chose nothing."""
     return replace(
         reading,
         n_test=test["n"],
         n_answered=round(test["answered"] * test["n"]),
         **{f"wrong{end}": test[f"wrong_when_answered{end}"] for end in ("", "_low", "_high")},
+        **{f"marked{end}": test[f"marked{end}"] for end in ("", "_low", "_high")},
     )
 
 
@@ -192,7 +198,10 @@ def main() -> None:
     record = read_json(f"data/models/{name}.json")
 
     threshold = thresholds.best_balanced(valid.label, valid.score)
-    reading = calibration.fit(valid.label, valid.logit, threshold, params.max_error)
+    reading = replace(
+        calibration.fit(valid.label, valid.logit, threshold, params.max_error),
+        unlike_from=thresholds.of_false_positive_rate(valid.distance, calibration.FALSE_MARKS),
+    )
     points = operating_points(valid, test, threshold, params)
     cuts = {rate: float(points.set_index("point")["threshold"][f"FPR {rate[0]} %"]) for rate in ("5pct", "1pct")}
     sets = list(of_sets(path, test, settings, reading, cuts, params))

@@ -1,10 +1,11 @@
 """Stage `export`: one folder a detector that judges a face without TensorFlow, checked against Keras.
 
-Reads ``data/models/M-P.keras``, ``data/calibration/M-P.json``, ``data/training.json`` and, for the check,
-``data/shards/``; writes ``data/exported/M-P/``: ``network.tflite`` (logit and evidence of an image of ``image.size``),
-``calibration.json`` and ``detector.json`` (name, size and processing of images, source, SHA-256 of the model, and how
-far the network strays from Keras). All detectors are exported and not the champion alone, so that there is one way to
-judge a photo, whichever is asked; that costs some 25 s of CPU and 30 MB (DenseNet121) or 100 MB (ResNet50) a detector.
+Reads ``data/models/M-P.keras`` and its ``.npz``, ``data/calibration/M-P.json``, ``data/training.json`` and, for the
+check, ``data/shards/``; writes ``data/exported/M-P/``: ``network.tflite`` (logit, evidence and distance of an image of
+``image.size``), ``calibration.json`` and ``detector.json`` (name, size and processing of images, source, SHA-256 of the
+model, and how far the network strays from Keras). All detectors are exported and not the champion alone, so that there
+is one way to judge a photo, whichever is asked; that costs some 25 s of CPU and 30 MB (DenseNet121) or 100 MB
+(ResNet50) a detector.
 """
 
 import shutil
@@ -24,7 +25,7 @@ from stages.quiet import without_harmless_lines
 from stages.reporting import worth
 
 CHECKED = 16  # validation images on which the export must agree with Keras
-TOLERANCE = 1e-3  # of a logit, or of evidence, relative to it where it is above 1; float32 in another order gives 1e-4
+TOLERANCE = 1e-3  # of any answer, relative to it where it is above 1; float32 in another order gives 1e-4
 
 
 def main() -> None:
@@ -35,7 +36,7 @@ def main() -> None:
     path = Path(f"data/models/{name}.keras")
     prepare("float32", seed=0)  # nothing is drawn here
 
-    model = assembly.with_evidence(assembly.load(path))
+    model = assembly.with_distance(assembly.with_evidence(assembly.load(path)), path.with_suffix(".npz"))
     with publish(exported.FOLDER / name) as part:
         part.mkdir()
         (part / exported.NETWORK).write_bytes(converted(model, size))
@@ -77,14 +78,14 @@ def converted(model: "keras.Model", size: int) -> bytes:
 
 
 def deviation(model: "keras.Model", network: Path, size: int) -> float:
-    """The largest difference in logit or evidence, relative to Keras' value where that is above 1; NaN if any is."""
+    """The largest difference in any answer, relative to Keras' value where that is above 1; NaN if any is."""
     batch, *_ = next(iter(shards.faces(shards.training("valid"), size=size, batch_size=CHECKED)))
     images = batch.numpy().astype(np.float32)
     judged = [np.stack(answers) for answers in zip(*map(exported.network(network), images), strict=True)]
     wanted = [answers.numpy() for answers in model(images, training=False)]
     strays = [
         np.abs(got - of_keras) / np.maximum(1, np.abs(of_keras))
-        for got, of_keras in zip(judged, (wanted[0][:, 0], wanted[1]), strict=True)
+        for got, of_keras in zip(judged, (wanted[0][:, 0], wanted[1], wanted[2][:, 0]), strict=True)
     ]
     return float(np.max([stray.max() for stray in strays]))
 

@@ -1,9 +1,10 @@
 """Stage `finetune`: backbone and head train end to end, by gradients, on random crops at native resolution.
 
 Reads the training and validation faces in ``data/shards/`` that ``data/training.json`` lists,
-``data/weights/M.weights.h5`` and ``data/features/M/``; writes ``data/models/M-finetune.keras``, the training record
-beside it, and ``plots/detectors/M-finetune/history.csv``. Validation sees whole faces. The detector is the best of its
-own epochs, whether or not it is better than its baseline: the leaderboard says that.
+``data/weights/M.weights.h5`` and ``data/features/M/``; writes ``data/models/M-finetune.keras``, beside it the training
+record and how to tell what is unlike the training faces (:mod:`stages.detectors.distance`), and
+``plots/detectors/M-finetune/history.csv``. Validation sees whole faces. The detector is the best of its own epochs,
+whether or not it is better than its baseline: the leaderboard says that.
 
 There are two ways to start (``start``). From a linear probe, for backbones that know pictures and have few faces to
 learn from: BatchNorm stays as it is, and the features that the probe weighs change slowly. And afresh, as networks are
@@ -15,7 +16,7 @@ import shutil
 from pathlib import Path
 
 from stages.backend import keras
-from stages.detectors import assembly, discriminant, levels, record, rows, training
+from stages.detectors import assembly, discriminant, distance, levels, record, rows, training
 from stages.detectors.device import distribution, prepare
 from stages.errors import run
 from stages.faces import augmentation, shards
@@ -72,6 +73,7 @@ def main() -> None:
                 [*backbone.layers, *head.layers], trains=fit.start == "fresh", devices=strategy.num_replicas_in_sync
             )
             network = assembly.detector(module, backbone, head)
+            features = keras.Model(network.input, network.get_layer("pool").output)
             network.compile(
                 optimizer=optimizer(fit, steps * fit.epochs, strategy.num_replicas_in_sync),
                 loss=keras.losses.BinaryCrossentropy(from_logits=True),
@@ -89,6 +91,11 @@ def main() -> None:
 
         # The detector and its record.
         assembly.save(module, backbone, assembly.settled(head), Path(f"data/models/{model}-finetune.keras"))
+        faces = shards.labelled(SHARDS, "train", size=size, batch_size=fit.batch_size)
+        distance.fit(
+            features.predict(faces.take(-(-distance.FACES // fit.batch_size)), verbose=0),
+            Path(f"data/models/{model}-finetune.npz"),
+        )
         training.write_history(Path(f"plots/detectors/{model}-finetune/history.csv"), journal)
         record.write(
             model,

@@ -9,6 +9,7 @@ why; 2 the command line is wrong; 3 some files could not be read, and their rows
 import argparse
 import csv
 import json
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,13 +23,15 @@ from stages.photos import exported, heatmap
 from stages.photos.answers import Answer, Faces, answers, limits, one_size
 from stages.photos.exported import Detector
 from stages.photos.inputs import photos
+from stages.scoring.calibration import FALSE_MARKS, Calibration
 
 FIELDS = (
-    "file", "face", "left", "top", "right", "bottom", "enlarged", "probability", "verdict",
+    "file", "face", "left", "top", "right", "bottom", "enlarged", "unlike", "probability", "verdict",
     "real_below", "fake_from", "detector", "model", "error",
 )  # fmt: skip
 UNREAD = 3  # exit code
 NAME_BYTES = 200  # of a photo's path in a heat map's name; file systems take 255 in all
+UNLIKE = "unlike the training faces"
 CAVEAT = "A detector knows the generators that it learned from; an answer is no proof about any one picture."
 
 
@@ -113,12 +116,13 @@ def heatmap_name(answer: Answer) -> str:
 def row(answer: Answer, detectors: Sequence[Detector]) -> dict[str, Any]:
     """An answer by ``FIELDS``; None where there is nothing to say."""
     box = answer.box or (None,) * 4
+    unlike = answer.judgement.unlike if answer.judgement else None
     probability = round(answer.judgement.probability, 6) if answer.judgement else None
     real_below, fake_from = (None if limit is None else round(limit, 6) for limit in limits(detectors))
     names, models = ("+".join(parts) for parts in zip(*((d.name, d.sha256) for d in detectors), strict=True))
     verdict, error = answer.verdict or None, answer.error or None
     values = (
-        answer.file, answer.face or None, *box, answer.enlarged if answer.face else None, probability, verdict,
+        answer.file, answer.face or None, *box, answer.enlarged if answer.face else None, unlike, probability, verdict,
         real_below, fake_from, names, models, error,
     )  # fmt: skip
     return dict(zip(FIELDS, values, strict=True))
@@ -144,6 +148,8 @@ def write_table(stream: Iterator[Answer], detectors: Sequence[Detector], out: Te
         enlarged |= answer.enlarged
         probability = f"{answer.judgement.probability:.3f}" if answer.judgement else ""
         said = Text(answer.error or answer.verdict, "red" if answer.error else colours.get(answer.verdict, ""))
+        if answer.judgement and answer.judgement.unlike:
+            said.append(f", {UNLIKE}")
         table.add_row(Text(answer.file), place, probability, said)
     console = Console(file=out)
     console.print(table)
@@ -162,11 +168,22 @@ def promise(detector: Detector) -> str:
     reading = detector.calibration
     chosen = f"chosen to be wrong for at most {reading.max_error:.0%} of either class of {reading.n:,} validation faces"
     if not reading.n_answered:
-        return f"{reals}, {fakes}: {chosen}; on new faces more may be."
+        return f"{reals}, {fakes}: {chosen}; on new faces more may be. {mark(reading)}"
     return (
         f"{reals}, {fakes}: {chosen}; of {reading.n_answered:,} answers on {reading.n_test:,} test faces, "
-        f"{reading.wrong:.1%} ({100 * reading.wrong_low:.1f}–{100 * reading.wrong_high:.1f} %) were."
+        f"{reading.wrong:.1%} ({100 * reading.wrong_low:.1f}–{100 * reading.wrong_high:.1f} %) were. {mark(reading)}"
     )
+
+
+def mark(reading: Calibration) -> str:
+    """How many faces a detector falsely marks as unlike its training faces: by choice, and of the test images."""
+    if reading.unlike_from == math.inf:
+        return f"No face is marked as {UNLIKE}: {reading.n:,} validation faces are too few to choose by."
+    chosen = f"Marked as {UNLIKE}: {FALSE_MARKS:.0%} of the validation faces by choice"
+    if math.isnan(reading.marked):
+        return f"{chosen}; of new faces like them it may be more."
+    interval = f"{100 * reading.marked_low:.1f}–{100 * reading.marked_high:.1f} %"
+    return f"{chosen}, {reading.marked:.1%} ({interval}) of the test faces."
 
 
 def write_csv(stream: Iterator[Answer], detectors: Sequence[Detector], out: TextIO) -> None:

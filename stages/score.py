@@ -1,9 +1,9 @@
 """Stage `score`: the only forward passes after training. One row an image and condition.
 
-Reads ``data/shards/`` and ``data/models/M-P.keras``; writes ``data/scores/M-P.parquet`` with ``set``, ``split`` (valid;
-test; or unseen: test images of a set, or of a class of it, that the detector did not learn from), ``condition``
-("clean": the image as it is; else a kind of corruption and its strength, such as "jpeg 50"), ``member``, ``label`` (1
-fake, 0 real), ``logit`` and ``score`` = P(fake).
+Reads ``data/shards/``, ``data/models/M-P.keras`` and its ``.npz``; writes ``data/scores/M-P.parquet`` with ``set``,
+``split`` (valid; test; or unseen: test images of a set, or of a class of it, that the detector did not learn from),
+``condition`` ("clean": the image as it is; else a kind of corruption and its strength, such as "jpeg 50"), ``member``,
+``label`` (1 fake, 0 real), ``logit``, ``score`` = P(fake), and ``distance`` from the training faces.
 
 The first ``corruptions.images_per_class`` test faces of each class of the sets to learn from are corrupted in all ways
 of ``corruptions``; the shards are shuffled, so the first ones are any ones. The copies are made on the way to the
@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from stages.backend import tf
+from stages.backend import keras, tf
 from stages.detectors import assembly, device
 from stages.errors import run
 from stages.faces import corruptions, layout, shards
@@ -56,14 +56,15 @@ def main() -> None:
     """Score all faces with one detector."""
     name = detector_argument(main.__doc__)
     params = load()
-    model = Path(f"data/models/{name}.keras")
+    model, axes = (Path(f"data/models/{name}.{kind}") for kind in ("keras", "npz"))
     device.prepare("float32", params.training.seed)
     strategy = device.distribution()
     with strategy.scope():
-        network = device.spread(assembly.with_logits(assembly.load(model)), strategy)
+        detector = assembly.with_distance(assembly.with_logits(assembly.load(model)), axes)
+        network = device.spread(keras.Model(detector.input, keras.ops.concatenate(detector.outputs, axis=1)), strategy)
 
     scratch = project_root() / ".scratch" / "scores" / name
-    common = digest(model, CODE, params.image.size, [version(library) for library in ("tensorflow", "keras")])
+    common = digest(model, axes, CODE, params.image.size, [version(library) for library in ("tensorflow", "keras")])
     wanted, tables = set(), []
     with hold(scratch):
         for way in passes(params):
@@ -117,7 +118,7 @@ def forward(network: device.Network, way: Pass, params: Params, description: str
         batches = corrupted(batches, way, params.corruptions.seed)
     rows = []
     for images, labels, members in tqdm(batches, desc=description, unit="batch", disable=None):
-        logits = network(images).numpy()[:, 0]
+        logits, distances = network(images).numpy().T
         rows.append(
             pd.DataFrame(
                 {
@@ -128,6 +129,7 @@ def forward(network: device.Network, way: Pass, params: Params, description: str
                     "label": labels.numpy().astype(np.int8),
                     "logit": logits,
                     "score": 1 / (1 + np.exp(-logits)),
+                    "distance": distances,
                 }
             )
         )

@@ -100,7 +100,7 @@ def test_features_and_detector_are_all_that_it_leaves(project, capsys):
         f"{split}.{kind}.npy" for split in COUNTS for kind in ("features", "labels")
     ]
     assert sorted(path.name for path in Path("data/models").iterdir()) == [
-        f"densenet121-baseline.{kind}" for kind in ("json", "keras")
+        f"densenet121-baseline.{kind}" for kind in ("json", "keras", "npz")
     ]
     printed = capsys.readouterr().out
     assert "densenet121, train: 10 rows of 8 features" in printed

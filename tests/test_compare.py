@@ -45,7 +45,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
             member = [f"{split}/{number:03}.jpg" for number in range(images)]
             part = {"set": "other" if split == "unseen" else "faces", "split": split, "condition": "clean"}
             part |= {"member": member, "label": label, "logit": logit}
-            parts.append(pd.DataFrame(part).assign(score=1 / (1 + np.exp(-logit))))
+            parts.append(pd.DataFrame(part).assign(score=1 / (1 + np.exp(-logit)), distance=1.0))
         scores, record = Path(f"data/scores/{name}.parquet"), Path(f"data/models/{name}.json")
         scores.parent.mkdir(parents=True, exist_ok=True)
         record.parent.mkdir(parents=True, exist_ok=True)

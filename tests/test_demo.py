@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 from werkzeug.serving import make_server
 
-from stages import demo
+from stages import demo, predict
 from stages.photos.exported import Detector
 from stages.scoring.calibration import Calibration
 from stages.sources import sample
@@ -58,7 +58,7 @@ def judging():
     def network(image):
         begun.release()
         assert leave.wait(60)
-        return 0.0, np.zeros((2, 2), np.float32)
+        return 0.0, np.zeros((2, 2), np.float32), 1.0
 
     reading = Calibration(1.0, 0.0, 0.5, 0.3, 0.7, 0.05, 0.5, 150)
     detector = Detector("resnet50-baseline", 64, "folder", "imagenet", "0" * 64, reading, network)
@@ -155,6 +155,21 @@ def test_bright_and_dark_get_opposite_answers_with_pictures(drop, browser, png):
     assert "Looks real" in real
     widths = browser.execute_script("return [...document.querySelectorAll('article img')].map(i => i.naturalWidth)")
     assert widths == [64, 64]
+
+
+def test_a_face_that_is_unlike_the_training_faces_is_marked(drop, png):
+    grey, green = np.full((64, 64, 3), 90, np.uint8), np.full((64, 64, 3), (90, 200, 90), np.uint8)
+    said = [drop(png(pixels))[1][0] for pixels in (grey, green)]
+    assert ["Unlike the training faces" in card for card in said] == [False, True]
+
+
+def test_the_page_is_told_of_the_mark(bright, monkeypatch, png):
+    monkeypatch.chdir(bright)
+    client = demo.page(predict.open_detectors(None), only_loopback=True).test_client()
+    pixels = [np.full((64, 64, 3), colour, np.uint8) for colour in (90, (90, 200, 90))]
+    answers = [client.post("/judge", data=png(one), content_type="image/png").get_json() for one in pixels]
+    assert [answer["faces"][0]["unlike"] for answer in answers] == [False, True]
+    assert "No face is marked" not in client.get("/").get_data(as_text=True)
 
 
 @pytest.mark.parametrize("kind", ["real", "fake"])

@@ -38,6 +38,9 @@ FIGURES = [
     *with_ends("tpr_at_fpr_5pct", "fpr_at_fpr_5pct", "tpr_at_fpr_1pct", "fpr_at_fpr_1pct"),
     *with_ends("answered", "wrong_when_answered"),
     *["ece", "ece_raw", "brier", "loss"],
+    *with_ends("marked"),
+    "n_missed",
+    *with_ends("missed_marked"),
 ]
 
 
@@ -73,6 +76,7 @@ def scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
     parts.append(table[table["label"] == 1].head(25).assign(set="other", split="unseen"))
     table = pd.concat(parts, ignore_index=True)
     table["score"] = (1 / (1 + np.exp(-table["logit"]))).astype(np.float32)
+    table["distance"] = random.uniform(0.5, 1.5, len(table)).astype(np.float32)
     SCORES.parent.mkdir(parents=True)
     table.to_parquet(SCORES)
     return table
@@ -182,7 +186,8 @@ def test_calibration_comes_from_the_validation_images_and_is_kept_for_others(
     valid, test = clean(scores, "valid"), clean(scores, "test")
     kept = calibration.read(f"data/calibration/{NAME}.json")
     fitted = calibration.fit(valid["label"].to_numpy(), valid["logit"].to_numpy(np.float64), metrics["threshold"], 0.05)
-    unmeasured = {"n_test": 0, "n_answered": 0, "wrong": math.nan, "wrong_low": math.nan, "wrong_high": math.nan}
+    unmeasured = {"n_test": 0, "n_answered": 0, "unlike_from": math.inf}
+    unmeasured |= {f"{name}{end}": math.nan for name in ("wrong", "marked") for end in ("", "_low", "_high")}
     assert replace(kept, **unmeasured) == fitted
     probability = kept.probability(test["logit"].to_numpy(np.float64))
     assert metrics["brier"] == pytest.approx(brier_score_loss(test["label"], probability))
@@ -204,6 +209,36 @@ def test_what_the_answers_were_worth_is_counted_on_the_test_images_and_kept(
     assert 0 < wrong < answered < 90
     low, high = proportion_confint(wrong, answered, alpha=0.05, method="wilson")
     assert (kept.wrong, kept.wrong_low, kept.wrong_high) == pytest.approx((wrong / answered, low, high))
+
+
+def test_at_most_five_percent_of_the_validation_images_are_marked_and_how_many_of_others_is_measured(
+    scores: pd.DataFrame, run_evaluate: Callable[[], dict[str, Any]]
+) -> None:
+    missed = scores.index[-4:]
+    scores.loc[missed, ["logit", "score"]] = [-3, 0.05]
+    scores.loc[missed, "distance"] = [2, 2, 2, 0]
+    scores.to_parquet(SCORES)
+    run_evaluate()
+    kept, table = calibration.read(f"data/calibration/{NAME}.json"), read_plot("external", "set")
+    scores = scores.astype({"distance": np.float64})
+    valid, test, other = (clean(scores, split) for split in ("valid", "test", "external/other"))
+    assert (valid["distance"] >= kept.unlike_from).sum() == 2  # 5 % of 61 gaps are three: the third largest is not
+    assert kept.marked == pytest.approx((test["distance"] >= kept.unlike_from).mean())
+    assert (kept.marked_low, kept.marked_high) == pytest.approx(
+        proportion_confint(round(kept.marked * 90), 90, alpha=0.05, method="wilson")
+    )
+    assert table.loc["test", "marked"] == pytest.approx(kept.marked, abs=1e-4)
+    assert table.loc["other", "marked"] == pytest.approx((other["distance"] >= kept.unlike_from).mean(), abs=1e-4)
+    assert table.loc["other", ["n_missed", "missed_marked"]].tolist() == [4, 0.75]
+
+
+def test_too_few_validation_images_to_choose_by_mark_none(
+    scores: pd.DataFrame, run_evaluate: Callable[[], dict[str, Any]]
+) -> None:
+    scores.drop(index=scores.index[18:60]).to_parquet(SCORES)
+    run_evaluate()
+    assert json.loads(Path(f"data/calibration/{NAME}.json").read_text())["unlike_from"] is None
+    assert (read_plot("external", "set")["marked"] == 0).all()
 
 
 def test_operating_points_are_chosen_on_validation_and_judged_on_test(
@@ -233,7 +268,7 @@ def test_operating_points_are_chosen_on_validation_and_judged_on_test(
 def test_a_threshold_above_all_reals_is_no_lower_than_that_of_best_balanced_accuracy() -> None:
     label = np.repeat([0, 1], 10).astype(np.int8)
     score = np.r_[np.linspace(0.0, 0.1, 10), np.linspace(0.9, 1.0, 10)]  # apart: the best cut is midway, at 0.5
-    images = Scores(np.arange(20).astype(str), label, score, score)
+    images = Scores(np.arange(20).astype(str), label, score, score, score)
     points = evaluate.operating_points(images, images, 0.5, load().evaluate).set_index("point")
     assert (points.loc[["FPR 5 %", "FPR 1 %", "FPR 0.1 %"], "threshold"] == 0.5).all()
 

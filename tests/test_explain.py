@@ -82,7 +82,7 @@ def made(tmp_path_factory, write_params, write_shards, png, toy):
         network = assembly.with_logits(assembly.load(Path(f"data/models/{NAME}.keras")))
         logit = np.ravel(network(np.stack([pixels for pixels, _ in faces]).astype(np.float32)))
         scores = {"set": "f", "split": "test", "condition": "clean", "member": [record.member for record in records]}
-        scores |= {"label": np.array([label for _, label in faces], np.int8), "logit": logit}
+        scores |= {"label": np.array([label for _, label in faces], np.int8), "logit": logit, "distance": 1.0}
         Path("data/scores").mkdir()
         pd.DataFrame(scores | {"score": 1 / (1 + np.exp(-logit))}).to_parquet(f"data/scores/{NAME}.parquet")
         reading = calibration.fit(np.array([0, 1], np.int8), np.array([-2.0, 2.0]), 0.5, 0.05)

@@ -7,6 +7,8 @@ import pytest
 
 from stages import export
 from stages.backend import tf
+from stages.detectors import assembly
+from stages.errors import UserError
 from stages.files import read_json, sha256
 from stages.photos import exported
 
@@ -26,10 +28,27 @@ def test_logit_and_evidence_are_those_of_the_detector(bright):
     detector = exported.load(bright / "data/exported/densenet121-baseline")
     image = np.zeros((64, 64, 3), np.uint8)
     image[:, 32:] = 255
-    logit, evidence = detector.judge(image)
+    logit, evidence, _ = detector.judge(image)
     assert logit == pytest.approx(0, abs=1e-5)
     assert evidence == pytest.approx(np.repeat([[-6.0] * 4 + [6.0] * 4], 8, axis=0), abs=1e-4)
     assert detector.judge(np.full((64, 64, 3), 255, np.uint8))[0] == pytest.approx(6, abs=1e-5)
+
+
+def test_the_distance_is_that_of_the_detector(bright):
+    detector = exported.load(bright / "data/exported/densenet121-baseline")
+    image = np.zeros((64, 64, 3), np.uint8)
+    assert detector.judge(image)[2] == pytest.approx(0, abs=1e-5)
+    image[:, 32:, 1] = 200
+    assert detector.judge(image)[2] == pytest.approx(2, abs=1e-4)
+
+
+def test_a_network_of_an_older_version_is_refused_in_a_sentence(bright, tmp_path):
+    detector = assembly.with_evidence(assembly.load(bright / "data/models/densenet121-baseline.keras"))
+    path = tmp_path / "densenet121-baseline/network.tflite"
+    path.parent.mkdir()
+    path.write_bytes(export.converted(detector, 64))
+    with pytest.raises(UserError, match=r"older version: it gives no distance; .* export@densenet121-baseline"):
+        exported.network(path)
 
 
 def test_it_is_checked_against_true_float32(bright, monkeypatch, command):
@@ -54,6 +73,6 @@ def test_an_export_that_strays_is_refused_and_not_left_behind(bright, monkeypatc
 def test_an_export_that_answers_no_number_strays(bright, monkeypatch, command):
     monkeypatch.chdir(bright)
     monkeypatch.setattr(exported, "FOLDER", Path("data/other"))
-    monkeypatch.setattr(exported, "network", lambda _: lambda _: (np.float32("nan"), np.zeros((8, 8), np.float32)))
+    monkeypatch.setattr(exported, "network", lambda _: lambda _: (np.float32("nan"), np.zeros((8, 8), np.float32), 1.0))
     with pytest.raises(RuntimeError, match="strays from Keras by nan"):
         command(export.main, "densenet121", "baseline")

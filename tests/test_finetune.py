@@ -122,7 +122,7 @@ def test_the_stages_leave_their_files_and_nothing_else(project):
             f"data/weights/{MODEL}.json",
             f"data/weights/{MODEL}.weights.h5",
             *[f"data/features/{MODEL}/{split}.{kind}.npy" for split in ("train", "valid") for kind in KINDS],
-            *[f"data/models/{MODEL}-{phase}.{kind}" for phase in PHASES for kind in ("keras", "json")],
+            *[f"data/models/{MODEL}-{phase}.{kind}" for phase in PHASES for kind in ("keras", "json", "npz")],
             *[f"data/scores/{MODEL}-{phase}.parquet" for phase in PHASES],
             f"plots/detectors/{MODEL}-finetune/history.csv",
         ]
@@ -172,7 +172,7 @@ def test_the_baseline_solves_its_head_and_fine_tuning_trains_everything(project)
 @pytest.mark.parametrize("phase", PHASES)
 def test_every_validation_and_test_face_is_scored_once(project, phase, noise):
     scores = pd.read_parquet(f"data/scores/{MODEL}-{phase}.parquet")
-    assert list(scores) == ["set", "split", "condition", "member", "label", "logit", "score"]
+    assert list(scores) == ["set", "split", "condition", "member", "label", "logit", "score", "distance"]
     expected = {(split, name, label) for split in ("valid", "test") for _, label, name in faces(split, noise)}
     assert len(scores) == len(expected) == 12
     assert set(zip(scores["split"], scores["member"], scores["label"], strict=True)) == expected
@@ -209,6 +209,18 @@ def test_the_baselines_backbone_stays_as_the_weights_were(project):
         ):
             np.testing.assert_array_equal(after, before)
             assert not np.array_equal(trained, before)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_distances_are_from_the_training_faces_in_the_saved_detectors_features(project, phase, noise):
+    detector = assembly.load(Path(f"data/models/{MODEL}-{phase}.keras"))
+    network = assembly.with_distance(detector, Path(f"data/models/{MODEL}-{phase}.npz"))
+    train, valid = (
+        np.array([pixels for pixels, _, _ in faces(split, noise)], np.float32) for split in ("train", "valid")
+    )
+    assert np.mean(np.square(network(train)[1])) == pytest.approx(11 / 12, rel=1e-3)  # 12 of them, and one mean
+    scores = pd.read_parquet(f"data/scores/{MODEL}-{phase}.parquet").query("split == 'valid'")
+    np.testing.assert_allclose(scores["distance"], np.ravel(network(valid)[1]), rtol=1e-3)
 
 
 def test_scores_are_the_saved_detectors(project, noise):
@@ -346,7 +358,7 @@ def test_an_interrupted_fine_tuning_publishes_nothing_and_ends_as_if_it_had_not_
         assert row == pytest.approx(same, rel=1e-3, abs=1e-5)
     np.testing.assert_allclose(logits("finetune", noise), whole, rtol=1e-2, atol=1e-3)
     assert list(Path(".scratch").iterdir()) == []
-    assert published() == [f"{MODEL}-finetune", f"{MODEL}-finetune.json", f"{MODEL}-finetune.keras"]
+    assert published() == [f"{MODEL}-finetune", *(f"{MODEL}-finetune.{kind}" for kind in ("json", "keras", "npz"))]
 
 
 def test_a_kill_between_journal_and_backup_draws_the_same_crops_again(small, noise, monkeypatch):

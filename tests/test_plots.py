@@ -54,7 +54,7 @@ def tables() -> dict[str, pd.DataFrame]:
         logit = np.log(score / (1 - score))
         threshold = thresholds.best_balanced(label, score)
         reading = calibration.fit(label, logit, threshold, 0.05)
-        images = Scores(np.arange(200).astype(np.str_), label, logit, score)
+        images = Scores(np.arange(200).astype(np.str_), label, logit, score, score)
         every = evaluate.figures_of(images, reading, {"5pct": 0.8, "1pct": 0.9}, SETTINGS)
         own["answers"] = curves.answers(label, reading.verdict(logit))
         probabilities = {"raw": score, "calibrated": reading.probability(logit)}

@@ -319,6 +319,39 @@ def test_a_face_of_fewer_pixels_than_the_detector_takes_is_marked(ask, portrait)
     assert "enlarged" not in ask("large.png")[1]
 
 
+@pytest.fixture
+def coloured():
+    """Three faces, by how far they lie from the training faces: 0, 2 and 4."""
+    for number, green in enumerate((0, 100, 200)):
+        Image.new("RGB", (64, 64), (0, green, 0)).save(f"photos/{number}.png")
+
+
+@pytest.mark.parametrize("format", ["csv", "json", "jsonl"])
+def test_a_face_that_is_unlike_the_training_faces_is_marked_for_programs(ask, coloured, format):
+    Path("photos/notes.txt").write_text("no picture")
+    output = ask("photos", "--format", format)[1]
+    read = {"csv": rows, "json": json.loads, "jsonl": lambda lines: [json.loads(line) for line in lines.splitlines()]}
+    nothing = "" if format == "csv" else None
+    assert [row["unlike"] for row in read[format](output)] in (
+        [False, True, True, nothing],
+        ["False", "True", "True", nothing],
+    )
+
+
+def test_a_face_that_is_unlike_the_training_faces_is_marked_for_people(ask, coloured, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    output = ask("photos")[1]
+    answers = [" ".join(line.split()[4:]) for line in output.splitlines() if "photos/" in line]
+    assert answers == ["real", "real, unlike the training faces", "real, unlike the training faces"]
+
+
+def test_of_several_detectors_any_may_mark(ask, coloured):
+    together = [option for name in (CHAMPION, OTHER) for option in ("--detector", name)]
+    asked = [["--detector", OTHER], together]
+    marks = [[row["unlike"] for row in rows(ask("photos", *names, "--format", "csv")[1])] for names in asked]
+    assert marks == [["False", "False", "True"], ["False", "True", "True"]]
+
+
 def test_faces_whole_takes_any_picture_for_a_face(ask):
     face("photos/large.png", BRIGHT, 200)
     assert rows(ask("photos/large.png", "--format", "csv")[1])[0]["verdict"] == "no face"
@@ -422,8 +455,27 @@ def test_a_wrong_detector_is_refused_in_a_sentence(ask, names, sentence):
     ],
 )
 def test_it_says_what_the_limits_were_chosen_for_and_what_was_measured(measured, said):
-    reading = Calibration(1.0, 0.0, 0.5, 0.3, 0.7, 0.05, 0.5, 150, *measured)
-    detector = Detector("resnet50-baseline", 64, "sample", "imagenet", "0" * 64, reading, network=None)
     limits = "real below 0.300, fake from 0.700"
     chosen = "chosen to be wrong for at most 5% of either class of 150 validation faces"
-    assert predict.promise(detector) == f"{limits}: {chosen}{said}"
+    assert promised(*measured).startswith(f"{limits}: {chosen}{said}")
+
+
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [
+        ({}, "No face is marked as unlike the training faces: 150 validation faces are too few to choose by."),
+        ({"unlike_from": 1.2}, "5% of the validation faces by choice; of new faces like them it may be more."),
+        (
+            {"unlike_from": 1.2, "marked": 0.042, "marked_low": 0.026, "marked_high": 0.068},
+            "unlike the training faces: 5% of the validation faces by choice, 4.2% (2.6–6.8 %) of the test faces.",
+        ),
+    ],
+)
+def test_it_says_how_many_faces_it_marks_falsely(known, said):
+    assert promised(**known).endswith(said)
+
+
+def promised(*measured, **known):
+    """What is said of a detector with a calibration."""
+    reading = Calibration(1.0, 0.0, 0.5, 0.3, 0.7, 0.05, 0.5, 150, *measured, **known)
+    return predict.promise(Detector("resnet50-baseline", 64, "sample", "imagenet", "0" * 64, reading, network=None))

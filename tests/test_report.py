@@ -42,7 +42,7 @@ def scores(seed: int, distance: float, names: list[str], unseen: bool) -> pd.Dat
         part = pd.DataFrame({"set": of, "split": split, "condition": condition, "member": member})
         parts.append(part.assign(label=label, logit=logit))
     table = pd.concat(parts, ignore_index=True)
-    return table.assign(score=1 / (1 + np.exp(-table["logit"])))
+    return table.assign(score=1 / (1 + np.exp(-table["logit"])), distance=1.0)
 
 
 def write(path: str, content: dict[str, Any]) -> None:

@@ -46,6 +46,7 @@ def project(tmp_path, monkeypatch, write_params, write_shards, toy, float32, noi
     top = assembly.head(np.zeros(8), np.ones(8))
     top.get_layer("logit").set_weights([np.random.default_rng(0).normal(size=(8, 1)), np.zeros(1)])
     assembly.save(toy, toy.backbone(), top, Path(f"data/models/{NAME}.keras"))
+    np.savez(f"data/models/{NAME}.npz", kernel=np.eye(8)[:, :2], bias=[0, 1])
 
 
 def settings(leave_out=(), **changes):
@@ -117,6 +118,14 @@ def test_what_is_corrupted_is_what_the_corruptions_make(scored, noise):
     corrupted = corruptions.corrupt(face, "jpeg", 40, tf.constant([0, 0]))
     logit = assembly.with_logits(assembly.load(Path(f"data/models/{NAME}.keras")))(corrupted[None])
     assert row["logit"] == pytest.approx(float(logit[0, 0]), abs=1e-4)
+
+
+def test_the_distance_is_that_of_the_pooled_features(scored, noise):
+    row = scored().query("condition == 'clean' and member == 'test/1'").iloc[0]
+    detector = assembly.load(Path(f"data/models/{NAME}.keras"))
+    face = tf.constant((noise(1, SIDE, SIDE) // 2 + np.uint8(60)).astype(np.float32))
+    first, second, *_ = np.ravel(keras.Model(detector.input, detector.get_layer("pool").output)(face[None]))
+    assert row["distance"] == pytest.approx(np.sqrt((first**2 + (second + 1) ** 2) / 2), rel=1e-4)
 
 
 def test_an_empty_limit_corrupts_all(scored, write_params):

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.backend import keras
-from stages.files import publish
+from stages.files import publish, reading
 
 MOMENTUM = 0.9  # of BatchNorm's moving statistics; Keras' 0.99 would lag behind some hundred steps of training
 
@@ -123,6 +123,21 @@ def load(path: Path) -> "keras.Model":
 def with_logits(model: "keras.Model") -> "keras.Model":
     """A loaded detector's logits instead of its probabilities: they do not saturate at 0 and 1."""
     return keras.Model(model.input, model.get_layer("probability").input)
+
+
+def with_distance(model: "keras.Model", path: Path) -> "keras.Model":
+    """A loaded detector's answers, and behind them how far the faces lie from the training faces: float32 (n, 1).
+
+    ``path``: the .npz of :func:`stages.detectors.distance.fit`. The distance is the root of the mean square along the
+    axes, about 1 for training faces.
+    """
+    with reading(path), np.load(path) as axes:
+        kernel, bias = axes["kernel"], axes["bias"]
+    along = keras.layers.Dense(len(bias), dtype="float32", name="axes")
+    squares = keras.ops.square(along(model.get_layer("pool").output))
+    along.set_weights([kernel, bias])
+    distance = keras.ops.sqrt(keras.ops.mean(squares, axis=1, keepdims=True))
+    return keras.Model(model.input, [*model.outputs, distance])
 
 
 def with_evidence(model: "keras.Model") -> "keras.Model":

@@ -19,6 +19,7 @@ from stages.scoring import platt
 
 SHRINKAGE = 0.3  # of the covariance; 0.1 to 0.5 rank alike (docs/recipe.md)
 CHUNK = 2048  # rows at a time: 46 MB of the widest features
+LEAST = 1e-3  # variance of a feature, of the average one
 TINY = 1e-12  # variance, where no feature varies at all
 
 
@@ -48,7 +49,7 @@ def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     scaler = StandardScaler()
     for start in range(0, len(features), CHUNK):
         scaler.partial_fit(features[start : start + CHUNK])
-    return scaler.mean_, np.maximum(scaler.var_, max(1e-3 * float(scaler.var_.mean()), TINY))
+    return scaler.mean_, np.maximum(scaler.var_, max(LEAST * float(scaler.var_.mean()), TINY))
 
 
 def standardised(features: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> Iterator[NDArray[np.float32]]:

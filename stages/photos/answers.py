@@ -3,7 +3,7 @@
 Several detectors answer together. Their probability is that of the mean of their calibrated logits: the mean of
 calibrated probabilities would be too unsure (Ranjan & Gneiting 2010, doi:10.1111/j.1467-9868.2009.00726.x), and nearly
 blind to how sure one of them is. Their verdict is "real" or "fake" only where all say so: then it is wrong no more
-often than each of them alone, on any faces.
+often than each of them alone, on any faces. A face is unlike the training faces where one of them says so.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,6 +32,7 @@ class Judgement:
     probability: float  # P(fake), calibrated
     verdict: str  # real, uncertain or fake
     crop: Image.Image  # what they saw, size × size
+    unlike: bool  # the training faces
     heat: Floats  # size × size: where it comes from, in calibrated logits; their mean is about that of the probability
 
 
@@ -92,16 +93,17 @@ def answers(photo: Photo, detectors: Sequence[Detector], faces: Faces) -> Iterat
 def judge(crop: Image.Image, detectors: Sequence[Detector]) -> Judgement:
     """What the detectors make of an aligned face of their size, processed as their images were."""
     crop = processing.seen(crop, detectors[0].jpeg)
-    logits, verdicts, heats = [], set(), []
+    logits, verdicts, heats, unlike = [], set(), [], False
     for detector in detectors:
-        raw, evidence = detector.judge(np.asarray(crop))
+        raw, evidence, distance = detector.judge(np.asarray(crop))
         reading = detector.calibration
         logits.append(reading.scaled(np.array(raw)))
         verdicts.add(str(reading.verdict(np.array(raw))))
+        unlike |= bool(reading.unlike(np.array(distance)))
         heat = Image.fromarray(reading.scaled(evidence).astype(np.float32))
         heats.append(np.asarray(heat.resize(crop.size, Image.Resampling.BICUBIC)))
     verdict = verdicts.pop() if len(verdicts) == 1 else "uncertain"
-    return Judgement(float(expit(np.mean(logits))), verdict, crop, np.mean(heats, axis=0))
+    return Judgement(float(expit(np.mean(logits))), verdict, crop, unlike, np.mean(heats, axis=0))
 
 
 def limits(detectors: Sequence[Detector]) -> tuple[float | None, float | None]:

@@ -1,7 +1,8 @@
 """A detector as the stage `export` leaves it: one folder that holds all it takes to judge a face.
 
-``network.tflite`` takes one RGB image, float32 1 × size × size × 3 in 0–255, and gives its logit and its evidence, the
-map whose mean is the logit. ``calibration.json`` says how to read the logit, ``detector.json`` whose it is.
+``network.tflite`` takes one RGB image, float32 1 × size × size × 3 in 0–255, and gives its logit, its evidence, the map
+whose mean is the logit, and its distance from the training faces. ``calibration.json`` says how to read logit and
+distance, ``detector.json`` whose they are.
 """
 
 import os
@@ -22,7 +23,7 @@ from stages.scoring import calibration
 from stages.scoring.calibration import Calibration
 
 Floats = NDArray[np.float32]
-Network = Callable[[Floats], tuple[Floats, Floats]]  # an image, size × size × 3, to a logit and evidence, 2-d
+Network = Callable[[Floats], tuple[Floats, Floats, Floats]]  # size × size × 3 to logit, evidence (2-d) and distance
 
 FOLDER = Path("data/exported")
 NETWORK, READING, FACTS = "network.tflite", "calibration.json", "detector.json"
@@ -52,10 +53,13 @@ class Detector:
         """What to know before its answers."""
         return caution(self.source, self.weights)
 
-    def judge(self, image: Pixels) -> tuple[float, Floats]:
-        """The logit of an image (size × size × 3, 0–255) and its evidence, 2-d; positive speaks for fake."""
-        logit, evidence = self.network(image.astype(np.float32))
-        return float(logit), evidence
+    def judge(self, image: Pixels) -> tuple[float, Floats, float]:
+        """The logit of an image (size × size × 3, 0–255), its evidence, 2-d, and its distance from the training faces.
+
+        Positive evidence speaks for fake; the distance is about 1 for training faces.
+        """
+        logit, evidence, distance = self.network(image.astype(np.float32))
+        return float(logit), evidence, float(distance)
 
 
 def load(folder: Path) -> Detector:
@@ -93,11 +97,17 @@ def network(path: Path) -> Network:
         raise UserError(f"{path} is missing or damaged ({error}); make it again with `dvc repro export`") from None
 
     (image_of,) = (place["index"] for place in interpreter.get_input_details())
-    logit_of, evidence_of = (place["index"] for place in interpreter.get_output_details())  # in the Keras model's order
+    outputs = [place["index"] for place in interpreter.get_output_details()]  # in the Keras model's order
+    if len(outputs) != 3:
+        raise UserError(
+            f"{path} is of an older version: it gives no distance; make it again with `dvc repro -s -f "
+            f"export@{path.parent.name}`"
+        )
 
-    def run(image: Floats) -> tuple[Floats, Floats]:
+    def run(image: Floats) -> tuple[Floats, Floats, Floats]:
         interpreter.set_tensor(image_of, image[np.newaxis])
         interpreter.invoke()
-        return interpreter.get_tensor(logit_of)[0, 0], interpreter.get_tensor(evidence_of)[0]
+        logit, evidence, distance = (interpreter.get_tensor(output)[0] for output in outputs)
+        return logit[0], evidence, distance[0]
 
     return run

@@ -22,6 +22,7 @@ from stages.files import read_json, write_json
 from stages.scoring import platt, thresholds
 
 VERDICTS = ("real", "uncertain", "fake")
+FALSE_MARKS = 0.05  # aim: share of faces like the training faces that are marked as unlike them
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,10 @@ class Calibration:
     wrong: float = math.nan  # the share of these that is mistaken, with its interval
     wrong_low: float = math.nan
     wrong_high: float = math.nan
+    unlike_from: float = math.inf  # distance from which a face is unlike the training faces; inf where n is too small
+    marked: float = math.nan  # the share of the test images that is marked so, falsely, with its interval
+    marked_low: float = math.nan
+    marked_high: float = math.nan
 
     def scaled(self, logit: NDArray[np.floating]) -> NDArray[np.float64]:
         """Calibrated logits, of logits of any shape."""
@@ -58,6 +63,10 @@ class Calibration:
             (score >= self.real_below).astype(int) + (score >= self.fake_from)
         ]
         return answer
+
+    def unlike(self, distance: NDArray[np.floating]) -> NDArray[np.bool_]:
+        """Whether faces at these distances (any shape) are unlike the training faces."""
+        return np.asarray(np.asarray(distance, np.float64) >= self.unlike_from)
 
 
 def fit(label: NDArray[np.int8], logit: NDArray[np.float64], threshold: float, max_error: float) -> Calibration:
@@ -95,7 +104,7 @@ def write(path: Path | str, calibration: Calibration) -> None:
 
 def read(path: Path | str) -> Calibration:
     """The calibration that :func:`write` published. Raises :class:`stages.errors.UserError` where there is none."""
-    missing = {"real_below": -math.inf, "fake_from": math.inf}
+    missing = {"real_below": -math.inf, "fake_from": math.inf, "unlike_from": math.inf}
     kept = read_json(path).items()
     content: dict[str, Any] = {n: missing.get(n, math.nan) if value is None else value for n, value in kept}
     return Calibration(**content)

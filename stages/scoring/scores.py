@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from stages.errors import UserError
 
-COLUMNS = ["member", "label", "logit", "score"]
+COLUMNS = ["member", "label", "logit", "score", "distance"]
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,12 @@ class Scores:
     label: NDArray[np.int8]  # (n,) 1 fake, 0 real
     logit: NDArray[np.float64]  # (n,) finite
     score: NDArray[np.float64]  # (n,) P(fake), in [0, 1]
+    distance: NDArray[np.float64]  # (n,) from the training faces, about 1 for these
 
     def of(self, members: NDArray[np.str_]) -> "Scores":
         """Those of the named images."""
         kept = np.isin(self.member, members)
-        return Scores(self.member[kept], self.label[kept], self.logit[kept], self.score[kept])
+        return Scores(*(getattr(self, column)[kept] for column in COLUMNS))
 
 
 def conditions(path: Path | str) -> list[tuple[str, str]]:
@@ -64,11 +65,11 @@ def _read(path: Path | str, wanted: list[tuple[str, str, Any]]) -> Scores:
         raise UserError(f"{path} is missing; make it with `dvc repro`") from None
     except pa.ArrowInvalid as error:
         raise UserError(f"{path} is not a table of scores ({error}); delete it and run `dvc repro`") from None
-    member, label, logit, score = (table[column].to_numpy() for column in COLUMNS)
+    member, label, logit, score, distance = (table[column].to_numpy() for column in COLUMNS)
     broken = ~(np.isfinite(logit) & np.isfinite(score))
     if broken.any():
         raise UserError(
             f"{path}: the score of {member[broken][0]} is not a finite number ({broken.sum()} of {len(score)} "
             f"are not); the training diverged, so lower its learning_rate in params.yaml and run `dvc repro`"
         )
-    return Scores(member.astype(np.str_), label, logit.astype(np.float64), score.astype(np.float64))
+    return Scores(member.astype(np.str_), label, *(column.astype(np.float64) for column in (logit, score, distance)))

@@ -85,8 +85,9 @@ def detectors(params: Params) -> Iterator[Detector]:
     for name, model, phase in detectors_of(params.models):
         record, metrics = Path(f"data/models/{name}.json"), Path(f"data/figures/{name}.json")
         plots, calibration = Path(f"plots/detectors/{name}"), Path(f"data/calibration/{name}.json")
+        model_files = (record.with_suffix(".keras"), record.with_suffix(".npz"), record)
         sources = [source_file(name) for name in params.training_sets]
-        needed = (record.with_suffix(".keras"), record, metrics, plots / "roc.csv", calibration, *sources)
+        needed = (*model_files, metrics, plots / "roc.csv", calibration, *sources)
         if not all(path.exists() for path in needed):
             continue
         _check_params(params, model, phase)

@@ -15,7 +15,7 @@ REQUIRED = ("keras", "mlflow", "numpy", "pandas", "pillow", "scipy", "tensorflow
 
 
 def package(detector: Detector, logged: Any, folder: Path, jpeg: int | None) -> None:
-    """Write the MLflow model of a detector into ``folder``: its .keras file as it is, its calibration, and our code.
+    """Write the MLflow model of a detector into ``folder``: its files as they are, and our code.
 
     ``jpeg`` is the quality at which its images were saved, or None. ``mlflow.keras.log_model`` wants the model in
     memory: to load and save four takes a minute, to copy them no time. ``mlflow.keras.load_model`` gives the Keras
@@ -33,6 +33,7 @@ def package(detector: Detector, logged: Any, folder: Path, jpeg: int | None) -> 
             [
                 ColSpec("double", "probability", required=False),
                 ColSpec("string", "verdict", required=False),
+                ColSpec("boolean", "unlike", required=False),
                 ColSpec("string", "error", required=False),
             ]
         ),
@@ -50,7 +51,11 @@ def package(detector: Detector, logged: Any, folder: Path, jpeg: int | None) -> 
         str(folder),
         python_model=str(CODE / "tracking/serving.py"),
         code_paths=[str(CODE)],
-        artifacts={"detector": str(detector.keras), "calibration": str(detector.files[CALIBRATION])},
+        artifacts={
+            "detector": str(detector.keras),
+            "distance": str(detector.keras.with_suffix(".npz")),
+            "calibration": str(detector.files[CALIBRATION]),
+        },
         model_config={"image_size": size, "image_jpeg": jpeg},
         signature=signature,
         input_example=pd.DataFrame({"image": [_example(size)]}),

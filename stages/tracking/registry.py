@@ -19,8 +19,8 @@ FIGURES = ("valid_roc_auc", "roc_auc", "accuracy", "threshold", "n", "n_valid")
 LONGEST = 5000  # characters of a description, in MLflow's database
 DESCRIPTION = (
     "Tells photographs of faces from generated ones. It takes rows of `image`, the base64 of an image of one face, "
-    "and answers with `probability` (calibrated, that it is generated) and `verdict` (real, uncertain or fake), or "
-    "with `error`."
+    "and answers with `probability` (calibrated, that it is generated), `verdict` (real, uncertain or fake) and "
+    "`unlike` (the training faces), or with `error`."
 )
 INSIST = "`make promote` (python -m stages.tracking --promote) makes it champion all the same"
 

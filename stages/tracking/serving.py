@@ -1,4 +1,4 @@
-"""What MLflow serves: base64 of an image in; calibrated P(fake), a verdict, or what is wrong with the image out.
+"""What MLflow serves: base64 of an image in; calibrated P(fake), a verdict and a mark, or what is wrong with it out.
 
 MLflow copies this file into each model that it is given, with ``stages/`` beside it, and runs it where the model is
 loaded. The base64 may have line breaks, and begin as a data URL does (``data:image/jpeg;base64,``). The bytes are
@@ -19,6 +19,7 @@ from PIL import Image
 from stages.faces import archive, image, processing
 from stages.scoring import calibration
 
+ANSWER = ("probability", "verdict", "unlike", "error")
 BATCH = 32  # faces in one forward pass
 DATA_URL = re.compile(r"\A\s*data:image/[^,]{,100};base64,")
 MAX_TEXT = archive.MAX_FACE_BYTES * 7 // 5  # characters of base64: a third more than bytes, and line breaks
@@ -32,14 +33,14 @@ class Server(mlflow.pyfunc.PythonModel):
         from stages.backend import tf
         from stages.detectors import assembly
 
-        self.network = tf.function(
-            assembly.with_logits(assembly.load(Path(context.artifacts["detector"]))), reduce_retracing=True
-        )
+        detector = assembly.with_logits(assembly.load(Path(context.artifacts["detector"])))
+        network = assembly.with_distance(detector, Path(context.artifacts["distance"]))
+        self.network = tf.function(network, reduce_retracing=True)
         self.calibration = calibration.read(context.artifacts["calibration"])
         self.size, self.jpeg = context.model_config["image_size"], context.model_config["image_jpeg"]
 
     def predict(self, context: Any, model_input: pd.DataFrame) -> list[dict[str, Any]]:
-        """A row for each row: ``probability`` and ``verdict``, or ``error``; what does not apply is None."""
+        """A row for each row: ``probability``, ``verdict``, ``unlike``, or ``error``; what does not apply is None."""
         texts = list(model_input["image"])
         return [row for first in range(0, len(texts), BATCH) for row in self._answers(texts[first : first + BATCH])]
 
@@ -49,12 +50,14 @@ class Server(mlflow.pyfunc.PythonModel):
             try:
                 faces[number] = self._face(text)
             except (image.ImageError, MemoryError) as error:
-                errors[number] = {"probability": None, "verdict": None, "error": str(error) or "memory ran out"}
+                errors[number] = dict.fromkeys(ANSWER) | {"error": str(error) or "memory ran out"}
         if not faces:
             return [errors[number] for number in range(len(texts))]
-        logits = self.network(np.stack(list(faces.values())), training=False).numpy()[:, 0]
-        answers = zip(faces, self.calibration.probability(logits), self.calibration.verdict(logits), strict=True)
-        rows = {n: {"probability": float(p), "verdict": str(verdict), "error": None} for n, p, verdict in answers}
+        reading, outputs = self.calibration, self.network(np.stack(list(faces.values())), training=False)
+        logits, distances = (output.numpy()[:, 0] for output in outputs)
+        columns = (reading.probability(logits), reading.verdict(logits), reading.unlike(distances))
+        answers = zip(faces, *(column.tolist() for column in columns), strict=True)
+        rows = {number: dict(zip(ANSWER, (*answer, None), strict=True)) for number, *answer in answers}
         return [(rows | errors)[number] for number in range(len(texts))]
 
     def _face(self, text: Any) -> np.ndarray:

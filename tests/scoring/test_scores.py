@@ -24,7 +24,8 @@ def table() -> pd.DataFrame:
     ]
     frame = pd.DataFrame(rows, columns=["set", "split", "condition", "member", "label", "logit"])
     frame = frame.astype({"label": np.int8, "logit": np.float32})
-    return frame.assign(score=(1 / (1 + np.exp(-frame["logit"]))).astype(np.float32))
+    score, distance = 1 / (1 + np.exp(-frame["logit"])), 1 + frame["logit"].abs()
+    return frame.assign(score=score.astype(np.float32), distance=distance)
 
 
 def test_it_reads_the_clean_images_of_one_split_in_the_order_of_their_members(
@@ -36,6 +37,7 @@ def test_it_reads_the_clean_images_of_one_split_in_the_order_of_their_members(
     assert scores.label.tolist() == [0, 1, 0, 1]
     assert scores.logit.tolist() == [-1.0, 0.25, 0.5, 3.0]
     assert scores.score == pytest.approx(1 / (1 + np.exp(-scores.logit)), abs=1e-7)
+    assert scores.distance.tolist() == [2.0, 1.25, 1.5, 4.0]
     assert (scores.label.dtype, scores.logit.dtype, scores.score.dtype) == (np.int8, np.float64, np.float64)
 
 
@@ -52,8 +54,9 @@ def test_a_truncated_table_is_refused(tmp_path: Path, table: pd.DataFrame) -> No
         read(path, "test")
 
 
-def test_a_table_without_a_column_is_refused(tmp_path: Path, table: pd.DataFrame) -> None:
-    table.drop(columns="logit").to_parquet(tmp_path / "scores.parquet")
+@pytest.mark.parametrize("column", ["logit", "distance"])
+def test_a_table_without_a_column_is_refused(tmp_path: Path, table: pd.DataFrame, column: str) -> None:
+    table.drop(columns=column).to_parquet(tmp_path / "scores.parquet")
     with pytest.raises(UserError, match=r"scores\.parquet is not a table of scores"):
         read(tmp_path / "scores.parquet", "test")
 

@@ -17,6 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from stages import tracking
@@ -43,10 +44,11 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_detector(folder, name, number)
         keras.utils.set_random_seed(number)
         images = keras.Input((None, None, 3))
-        pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(images))
+        pooled = keras.layers.GlobalAveragePooling2D(name="pool")(keras.layers.Rescaling(1 / 255)(images))
         logit = keras.layers.Dense(1, name="logit")(pooled)
         keras_file = folder / f"data/models/{name}.keras"
         keras.Model(images, keras.layers.Activation("sigmoid", name="probability")(logit)).save(keras_file)
+        np.savez(keras_file.with_suffix(".npz"), kernel=np.array([[1.0], [-1.0], [0.0]]), bias=np.zeros(1))
         edit(keras_file.with_suffix(".json"), model_sha256=sha256(keras_file))
     shutil.copy(folder / f"data/models/{WINNER}.keras", folder / "data/champion.keras")
     write_json(folder / "data/leaderboard.json", {"champion": WINNER})
@@ -89,7 +91,8 @@ def write_detector(folder: Path, name: str, number: int) -> None:
     figures = {"n": 250, "roc_auc": 0.8 + number / 100, "accuracy": 0.7, "threshold": 0.4, "recall_fake": 0.75}
     figures |= {"n_valid": 150, "valid_roc_auc": 0.9 if name == WINNER else 0.8}
     write_json(folder / f"data/figures/{name}.json", {**figures, "weights": "imagenet", "device": "CPU"})
-    calibration.write(folder / f"data/calibration/{name}.json", Calibration(1.5, 0.25, 0.5, 0.48, 0.6, 0.1, 0.5, 150))
+    reading = Calibration(1.5, 0.25, 0.5, 0.48, 0.6, 0.1, 0.5, 150, unlike_from=0.5)  # half of white, red from green
+    calibration.write(folder / f"data/calibration/{name}.json", reading)
     sheet = folder / f"data/explanations/{name}/sheet.jpg"
     sheet.parent.mkdir(parents=True)
     sheet.write_bytes(b"\xff\xd8 not looked at \xff\xd9")

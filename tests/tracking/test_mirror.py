@@ -632,7 +632,7 @@ def check_models(client: Any, uri: str) -> None:
         np.testing.assert_array_equal(mlflow.keras.load_model(path).predict(faces, verbose=0), expected)
         signature = mlflow.models.get_model_info(path).signature
         assert [(column.name, column.type.name) for column in signature.inputs] == [("image", "string")]
-        assert signature.outputs.input_names() == ["probability", "verdict", "error"]
+        assert signature.outputs.input_names() == ["probability", "verdict", "unlike", "error"]
 
 
 def mirror_in_step(folder: Path, uri: str, barriers: dict[str, Any], printed: Path) -> None:

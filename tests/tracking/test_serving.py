@@ -111,7 +111,14 @@ def test_a_jpeg_over_http_is_answered_with_the_calibrated_probability(written: P
     assert len(set(probability)) == 3
     assert [row["probability"] for row in answer["predictions"]] == pytest.approx(list(probability), abs=1e-6)
     assert [row["verdict"] for row in answer["predictions"]] == list(verdict)
+    assert [row["unlike"] for row in answer["predictions"]] == [False] * 3
     assert [row["error"] for row in answer["predictions"]] == [None] * 3
+
+
+def test_a_face_that_is_unlike_the_training_faces_is_marked(ask: Ask) -> None:
+    colours = [np.full((SIZE, SIZE, 3), colour, np.uint8) for colour in ((250, 50, 0), (150, 150, 0))]
+    _, answer = ask(rows(*map(jpeg, colours)))
+    assert [row["unlike"] for row in answer["predictions"]] == [True, False]
 
 
 def test_a_bad_image_is_a_row_that_says_why_and_spoils_no_other(ask: Ask) -> None:
@@ -128,7 +135,9 @@ def test_a_bad_image_is_a_row_that_says_why_and_spoils_no_other(ask: Ask) -> Non
     large = "larger than 65,000,000 pixels"
     assert errors == ["not an image", None, "truncated", large, "empty", *["not base64"] * 5]
     for row, error in zip(answer["predictions"], errors, strict=True):
-        assert (row["probability"] is None) == (row["verdict"] is None) == (error is not None)
+        assert (
+            (row["probability"] is None) == (row["verdict"] is None) == (row["unlike"] is None) == (error is not None)
+        )
 
 
 @pytest.mark.parametrize(
