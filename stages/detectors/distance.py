@@ -16,7 +16,7 @@ from stages.detectors import discriminant
 from stages.files import publish
 
 FACES = 1000  # training faces at most, the first, which are any ones: shards are shuffled; 270 mark hardly worse
-AXES = 96  # at most; 64 to 128 mark alike, and each adds 22 kB (ResNet50) to an exported detector
+AXES = 96  # at most; 64 mark fewer of other corpora, 128 hardly more; each adds 22 kB (ResNet50) to the network
 ROWS_AN_AXIS = 3  # faces at least, or an axis' deviation would be guesswork
 
 
