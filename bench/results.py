@@ -18,7 +18,6 @@ import argparse
 import csv
 import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -30,7 +29,7 @@ from dvc.repo import Repo
 
 from bench.curve import draw, exponent, power_law
 from stages.errors import UserError, run
-from stages.files import publish, read_json
+from stages.files import commit, publish, read_json
 from stages.params import detectors_of, load
 
 Row = dict[str, str]
@@ -96,20 +95,6 @@ def record(name: str, left_out: str, command: str, to: Path) -> None:
         writer.writerows(every[one] for one in sorted(every))
     for row in rows:
         print(f"{row['detector']}: AUC {row['roc_auc']} of {row['n_train']} training faces, in {to}")
-
-
-def commit() -> str:
-    """The commit whose code made what is here. Parameters may differ from it: the command says how."""
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise UserError(f"git cannot tell the commit of this folder: {done.stderr.strip()}")
-        return done.stdout.strip()
-
-    if git("status", "--porcelain", "--", "stages"):
-        raise UserError("stages/ has changes that are in no commit, so nobody could run this again; commit them first")
-    return git("rev-parse", "--short", "HEAD")
 
 
 def detectors() -> Iterator[Row]:

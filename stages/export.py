@@ -62,8 +62,10 @@ def main() -> None:
     print(f"{name}: exported, {megabytes:.0f} MB; within {strays:.1g} of Keras on {CHECKED} validation images")
 
 
-def converted(model: "keras.Model", size: int) -> bytes:
+def converted(model: "keras.Model", size: int, *, half: bool = False) -> bytes:
     """A network of one image, size × size × 3, as LiteRT reads it: what ``model`` answers, in its order.
+
+    ``half``: its weights have 16 bits, and half the bytes. It computes in float32 all the same.
 
     Keras' own ``model.export(format="litert")`` writes a SavedModel and reads it twice on the way, which takes
     several times as long.
@@ -73,6 +75,9 @@ def converted(model: "keras.Model", size: int) -> bytes:
         answer = tf.function(lambda image: model(image, training=False)).get_concrete_function(image)
         converter = tf.lite.TFLiteConverter.from_concrete_functions([answer], model)
         converter.experimental_lower_to_saved_model = False  # weights become constants at once
+        if half:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.target_spec.supported_types = [tf.float16]
         network: bytes = converter.convert()
     return network
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -108,6 +109,23 @@ def sha256(path: Path | str) -> str:
 def digest(*ingredients: Any) -> str:
     """16 hexadecimal digits that name what something was made of: JSON-ready values, and the content of paths."""
     return hashlib.sha256(json.dumps(ingredients, sort_keys=True, default=sha256).encode()).hexdigest()[:16]
+
+
+def commit() -> str:
+    """The commit whose code made what is here. Parameters may differ from it: the command says how.
+
+    Raises :class:`UserError` where git knows none, or ``stages/`` has changes that are in none.
+    """
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise UserError(f"git cannot tell the commit of this folder: {done.stderr.strip()}")
+        return done.stdout.strip()
+
+    if git("status", "--porcelain", "--", "stages"):
+        raise UserError("stages/ has changes that are in no commit, so nobody could run this again; commit them first")
+    return git("rev-parse", "--short", "HEAD")
 
 
 def project_root() -> Path:

@@ -1,7 +1,8 @@
 """Command: real or generated? ``python -m stages.predict PATH…`` judges the faces of any photos.
 
 A PATH is a file, a folder, a glob in quotes, a zip archive (read in place), or ``-`` for a list of paths on standard
-input. The champion answers unless ``--detector`` names another; several answer together (:mod:`stages.photos.answers`).
+input. The champion answers or, where there is none or a worthless one, the detector that the repository brings along
+(``pretrained``), unless ``--detector`` names another; several answer together (:mod:`stages.photos.answers`).
 Exit codes: 0 every file was read (a photo without a face is an answer); 1 nothing could be judged, and a sentence says
 why; 2 the command line is wrong; 3 some files could not be read, and their rows say why.
 """
@@ -30,6 +31,7 @@ FIELDS = (
     "real_below", "fake_from", "detector", "model", "error",
 )  # fmt: skip
 UNREAD = 3  # exit code
+LEADERBOARD = Path("data/leaderboard.json")
 NAME_BYTES = 200  # of a photo's path in a heat map's name; file systems take 255 in all
 UNLIKE = "unlike the training faces"
 CAVEAT = "A detector knows the generators that it learned from; an answer is no proof about any one picture."
@@ -82,18 +84,37 @@ def main() -> None:
 def add_detectors(parser: argparse.ArgumentParser) -> None:
     """The option that names detectors, which the page has too."""
     parser.add_argument(
-        "--detector", action="append", metavar="NAME", help="such as resnet50-finetune; repeat it to ask several"
+        "--detector", action="append", metavar="NAME", help="resnet50-finetune, pretrained …; repeat it to ask several"
     )
 
 
 def open_detectors(names: list[str] | None) -> list[Detector]:
-    """The detectors by name, or the champion. Raises :class:`UserError`."""
-    names = names or [read_json("data/leaderboard.json")["champion"]]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise UserError(f"--detector names {twice[0]} twice; name each once")
-    detectors = [exported.load(exported.FOLDER / name) for name in names]
-    one_size(detectors)
+    """The detectors by name, or the best one here; standard error says which answer. Raises :class:`UserError`."""
+    if names:
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise UserError(f"--detector names {twice[0]} twice; name each once")
+        detectors, why = [exported.load(exported.folder_of(name)) for name in names], "--detector asks for it"
+        one_size(detectors)
+    else:
+        detector, why = best()
+        detectors = [detector]
+    print(f"{' with '.join(detector.name for detector in detectors)} answers: {why}", file=sys.stderr, flush=True)
     return detectors
+
+
+def best() -> tuple[Detector, str]:
+    """The champion or, if the repository brings a detector along, that where there is none worth asking; and why."""
+    pretrained = exported.PRETRAINED.is_dir()
+    if pretrained and not LEADERBOARD.exists():
+        why = "there is no champion here"
+    elif pretrained and not (folder := exported.FOLDER / read_json(LEADERBOARD)["champion"]).is_dir():
+        why = f"the champion here, {folder.name}, has not been exported"
+    else:
+        champion = exported.load(exported.FOLDER / read_json(LEADERBOARD)["champion"])
+        if not (pretrained and worthless([champion])):
+            return champion, "it is the champion here"
+        why = f"the champion here, {champion.name}, is worth nothing for photographs"
+    return exported.load(exported.PRETRAINED), f"it came with the repository, and {why}"
 
 
 def cautions(detectors: Sequence[Detector]) -> list[str]:

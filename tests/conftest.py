@@ -1,6 +1,9 @@
 """What tests of several rooms share: a project in an empty folder, pictures, and a backbone small enough to train."""
 
 import io
+import json
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -176,6 +179,49 @@ def bright(tmp_path_factory, write_params, write_shards, png):
             patch.setattr(sys, "argv", ["export", "densenet121", phase])
             export.main()
     return folder
+
+
+@pytest.fixture(scope="session")
+def reported(bright, tmp_path_factory, png):
+    """The project ``bright`` after its report, as far as a detector is laid into pretrained/ from it, in a repository.
+
+    Its 16 test faces are grey, the brighter half fake.
+    """
+    from stages.faces import shards
+
+    folder = tmp_path_factory.mktemp("reported") / "project"
+    shutil.copytree(bright, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        greys = [png(np.full((64, 64, 3), level, np.uint8)) for level in range(0, 256, 17)]
+        records = [shards.Record(grey, number // 8, f"{number}.png") for number, grey in enumerate(greys)]
+        splits = ("train", "valid", "test")
+        shards.write_summary(
+            Path("data/shards"), {name: shards.write(records, 16, Path("data/shards"), name, 100) for name in splits}
+        )
+        provenance = {"source": "folder", "path": "/home/me/greys", "sha256": "ab" * 32, "licence": "Greys: CC BY 4.0"}
+        Path("data/raw/source.json").write_text(json.dumps(provenance))
+        Path("data/report").mkdir()
+        card = "---\nlicense: mit\nlibrary_name: keras\n---\n\n# densenet121-baseline\n\nTells light from dark."
+        Path("data/report/densenet121-baseline.md").write_text(card)
+        Path(".gitignore").write_text("/data/\n")
+        for arguments in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "run"]):
+            identity = ["-c", "user.name=tests", "-c", "user.email=tests@localhost"]
+            subprocess.run(["git", *identity, *arguments], check=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pretrained(reported, tmp_path_factory, command):
+    """The folder that ``python -m stages.pretrained densenet121-baseline`` makes of it."""
+    from stages import pretrained
+
+    folder = tmp_path_factory.mktemp("laid") / "project"
+    shutil.copytree(reported, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        command(pretrained.main, "densenet121-baseline", "--command", "dvc exp run -S split.seed=1")
+    return folder / "pretrained"
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stages import export
-from stages.backend import tf
+from stages.backend import keras, tf
 from stages.detectors import assembly
 from stages.errors import UserError
 from stages.files import read_json, sha256
@@ -76,3 +76,17 @@ def test_an_export_that_answers_no_number_strays(bright, monkeypatch, command):
     monkeypatch.setattr(exported, "network", lambda _: lambda _: (np.float32("nan"), np.zeros((8, 8), np.float32), 1.0))
     with pytest.raises(RuntimeError, match="strays from Keras by nan"):
         command(export.main, "densenet121", "baseline")
+
+
+def test_half_precision_halves_the_bytes_and_hardly_the_answers(tmp_path):
+    images = keras.Input((None, None, 3))
+    maps = keras.layers.Conv2D(64, 9)(keras.layers.Conv2D(64, 9)(images))
+    logit = keras.layers.GlobalAveragePooling2D()(maps)
+    model = keras.Model(images, [logit, maps[..., 0], logit[:, 0]])
+    full, half = (export.converted(model, 32, half=half) for half in (False, True))
+    assert len(half) < 0.55 * len(full)
+    image, answers = np.random.default_rng(0).uniform(0, 255, (32, 32, 3)).astype(np.float32), []
+    for content in (full, half):
+        (tmp_path / "network.tflite").write_bytes(content)
+        answers.append(exported.network(tmp_path / "network.tflite")(image)[1])
+    assert 0 < np.abs(answers[1] - answers[0]).max() < 0.01 * np.abs(answers[0]).max()

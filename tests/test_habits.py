@@ -40,7 +40,10 @@ def spoilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "module.py").write_text("import os\nx  =  1\n")
     (folder / "broken.yaml").write_text("a: [1\n")
     (folder / "big.txt").write_text("x" * 600_000)
-    (folder / "docs").mkdir()
+    for name in ("docs", "pretrained"):
+        (folder / name).mkdir()
+    for name in ("pretrained/network.tflite", "copy.tflite"):
+        (folder / name).write_bytes(bytes(600_000))
     for name in ("face.JPG", "docs/face.jpeg"):
         Image.new("RGB", (8, 8)).save(folder / name, "JPEG")
     Image.new("RGB", (8, 8)).save(folder / "docs/curve.png")
@@ -61,8 +64,8 @@ def spoilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("ruff-check", ["F401"]),
         ("ruff-format", ["module.py"]),
         ("yaml", ["broken.yaml"]),
-        ("large-files", ["big.txt"]),
-        ("no-faces", ["face.JPG", "docs/face.jpeg"]),
+        ("large-files", ["big.txt", "copy.tflite"]),
+        ("no-faces", ["face.JPG", "docs/face.jpeg", "copy.tflite"]),
         ("workflow-schema", ["ci.yml"]),
         ("workflow-security", ["loose.yml"]),
     ],
@@ -72,4 +75,4 @@ def test_each_hook_refuses_what_it_is_for(hook: str, says: list[str], spoilt: Pa
     assert result.returncode == 1, result.stdout
     for word in says:
         assert word in result.stdout
-    assert "curve.png" not in result.stdout
+    assert not any(name in result.stdout for name in ("curve.png", "network.tflite"))

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -230,7 +231,7 @@ def test_what_systems_leave_behind_is_skipped_and_counted(ask, capsys):
         code, output = ask("photos", "photos.zip", "--format", "csv")
     assert code == 0
     assert [row["file"] for row in rows(output)] == ["photos/a.png", "photos.zip/a.png"]
-    assert said.getvalue() == "7 skipped: hidden, or left by an operating system\n"
+    assert said.getvalue().endswith("\n7 skipped: hidden, or left by an operating system\n")
 
 
 def test_a_member_of_a_zip_without_a_name_is_a_row(ask):
@@ -417,12 +418,102 @@ def test_what_must_be_known_of_a_detector_comes_before_its_answers(
     file.write_text(json.dumps(json.loads(file.read_text()) | facts))
     command(predict.main, face("photos/a.png", DARK))
     said = capsys.readouterr()
-    assert said.err.startswith(f"warning: {CHAMPION}: {why}")
+    assert said.err.startswith(f"{CHAMPION} answers: it is the champion here\nwarning: {CHAMPION}: {why}")
     assert "photos/a.png" in said.out  # the answer is given all the same
 
     page = demo.page(predict.open_detectors(None), only_loopback=True).test_client().get("/").get_data(as_text=True)
     assert page.index(html.escape(why)) < page.index("Drop a photo here")
     assert f"WORTHLESS = {worthless}" in page
+
+
+@pytest.fixture
+def project(bright, pretrained, tmp_path, monkeypatch):
+    """Inside a project with a champion, and with the detector that came with the repository; one picture, all white."""
+    shutil.copytree(bright, tmp_path / "project")
+    shutil.copytree(pretrained, tmp_path / "project/pretrained")
+    monkeypatch.chdir(tmp_path / "project")
+    face("white.png", BRIGHT)
+
+
+def drawn():
+    file = Path(f"data/exported/{CHAMPION}/detector.json")
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"source": "sample"}))
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "answers", "why"),
+    [
+        (lambda: None, [], CHAMPION, "it is the champion here"),
+        (drawn, [], "pretrained", f"it came with the repository, and the champion here, {CHAMPION}, is worth nothing"),
+        (
+            lambda: shutil.rmtree(f"data/exported/{CHAMPION}"),
+            [],
+            "pretrained",
+            f"it came with the repository, and the champion here, {CHAMPION}, has not been exported",
+        ),
+        (lambda: shutil.rmtree("data"), [], "pretrained", "it came with the repository, and there is no champion here"),
+        (lambda: shutil.rmtree("pretrained"), [], CHAMPION, "it is the champion here"),
+        (lambda: None, ["pretrained"], "pretrained", "--detector asks for it"),
+        (drawn, [CHAMPION], CHAMPION, "--detector asks for it"),
+        (lambda: None, [OTHER, "pretrained"], f"{OTHER} with pretrained", "--detector asks for it"),
+    ],
+    ids=["champion", "drawn", "not exported", "nothing trained", "no other", "named", "drawn but named", "two named"],
+)
+def test_the_best_detector_that_is_here_answers_and_is_named(project, command, capsys, change, options, answers, why):
+    change()
+    asked = [word for name in options for word in ("--detector", name)]
+    command(predict.main, "white.png", "--format", "csv", *asked)
+    said = capsys.readouterr()
+    [row] = rows(said.out)
+    assert (row["detector"], row["verdict"]) == (answers.replace(" with ", "+"), "fake")
+    assert said.err.startswith(f"{answers} answers: {why}")
+    command(predict.main, "white.png", *asked)
+    assert f"\n{answers.split()[0]}, model " in capsys.readouterr().out
+    page = demo.page(predict.open_detectors(options), only_loopback=True).test_client().get("/").get_data(as_text=True)
+    assert all(f"<p>{name}: " in page for name in answers.split(" with "))
+
+
+def test_right_after_a_clone_it_answers_without_tensorflow(pretrained, tmp_path):
+    shutil.copytree(pretrained, tmp_path / "pretrained")
+    face(tmp_path / "white.png", BRIGHT)
+    code = "import runpy, sys; runpy.run_module('stages.predict', run_name='__main__'); print(*sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-c", code, "white.png", "--format", "csv"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ",fake,0.3" in result.stdout
+    assert "stages.photos.exported" in result.stdout
+    assert not {"tensorflow", "keras"} & set(result.stdout.split())
+    assert result.stderr == "pretrained answers: it came with the repository, and there is no champion here\n"
+
+
+def test_without_any_detector_it_says_how_to_make_one(tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"leaderboard.json is missing; make it with `dvc repro`"):
+        command(predict.main, "white.png")
+    with pytest.raises(UserError, match=r"no exported detector 'pretrained'; there are: none; make them with `dvc"):
+        command(predict.main, "white.png", "--detector", "pretrained")
+
+
+@pytest.mark.parametrize("name", ["network.tflite", "calibration.json", "detector.json"])
+def test_a_part_that_is_missing_is_named_with_what_brings_it_back(project, command, name):
+    Path("pretrained", name).unlink()
+    with pytest.raises(UserError, match=rf"pretrained/{name} is missing; bring it back with `git restore pretrained`"):
+        command(predict.main, "white.png", "--detector", "pretrained")
+    Path("data/exported", CHAMPION, name).unlink()
+    with pytest.raises(UserError, match=rf"{CHAMPION}/{name} is missing; make it again with `dvc repro -s -f export@"):
+        command(predict.main, "white.png")
+
+
+def test_a_network_cut_short_is_refused_in_a_sentence(project, command):
+    network = Path("pretrained/network.tflite")
+    network.write_bytes(network.read_bytes()[:100])
+    with pytest.raises(UserError, match=r"network.tflite is damaged \(.*\); bring it back with `git restore"):
+        command(predict.main, "white.png", "--detector", "pretrained")
 
 
 def test_an_export_of_an_older_version_is_refused_in_a_sentence(bright, tmp_path, monkeypatch, command):
@@ -437,7 +528,7 @@ def test_an_export_of_an_older_version_is_refused_in_a_sentence(bright, tmp_path
 @pytest.mark.parametrize(
     ("names", "sentence"),
     [
-        (["vgg16-finetune"], f"there is no exported detector 'vgg16-finetune' .*{CHAMPION}, {OTHER}"),
+        (["vgg16-finetune"], f"there is no exported detector 'vgg16-finetune'; there are: {CHAMPION}, {OTHER}$"),
         ([CHAMPION, CHAMPION], f"--detector names {CHAMPION} twice"),
     ],
 )

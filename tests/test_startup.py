@@ -31,7 +31,7 @@ LOADED_LATER = {
     "compare": NETWORKS | TRACKING,
     # These write shards or run networks.
     **dict.fromkeys(("preprocess", "weights", "baseline", "finetune"), TRACKING),
-    **dict.fromkeys(("score", "explain", "export"), TRACKING),
+    **dict.fromkeys(("score", "explain", "export", "pretrained"), TRACKING),
 }
 
 

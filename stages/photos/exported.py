@@ -1,4 +1,4 @@
-"""A detector as the stage `export` leaves it: one folder that holds all it takes to judge a face.
+"""A detector as the stage `export` leaves it, or the repository brings it along: a folder with all that judging takes.
 
 ``network.tflite`` takes one RGB image, float32 1 × size × size × 3 in 0–255, and gives its logit, its evidence, the map
 whose mean is the logit, and its distance from the training faces. ``calibration.json`` says how to read logit and
@@ -26,6 +26,7 @@ Floats = NDArray[np.float32]
 Network = Callable[[Floats], tuple[Floats, Floats, Floats]]  # size × size × 3 to logit, evidence (2-d) and distance
 
 FOLDER = Path("data/exported")
+PRETRAINED = Path("pretrained")  # of the repository itself (stages.pretrained): there before anything is trained
 NETWORK, READING, FACTS = "network.tflite", "calibration.json", "detector.json"
 
 
@@ -62,17 +63,24 @@ class Detector:
         return float(logit), evidence, float(distance)
 
 
+def folder_of(name: str) -> Path:
+    """Where the detector of that name lies, if there is one."""
+    return PRETRAINED if name == PRETRAINED.name else FOLDER / name
+
+
 def load(folder: Path) -> Detector:
     """Open an exported detector. Raises :class:`UserError` where there is none."""
     if not folder.is_dir():
-        others = sorted(other.name for other in folder.parent.glob("[!.]*"))  # no hidden ones: those are unfinished
-        known = ", ".join(others) or "none; make them with `dvc repro`"
-        raise UserError(f"there is no exported detector {folder.name!r} in {folder.parent}; there are: {known}")
+        others = sorted(FOLDER.glob("[!.]*")) + [PRETRAINED] * PRETRAINED.is_dir()  # hidden ones are unfinished
+        known = ", ".join(other.name for other in others) or "none; make them with `dvc repro`"
+        raise UserError(f"there is no exported detector {folder.name!r}; there are: {known}")
+    for name in (NETWORK, READING, FACTS):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder / name} is missing; {remedy(folder)}")
     facts = read_json(folder / FACTS)
     if missing := {"detector", "size", "source", "weights", "sha256"} - facts.keys():
         raise UserError(
-            f"{folder / FACTS} is of an older version: it lacks {', '.join(sorted(missing))}; make it again with "
-            f"`dvc repro -s -f export@{folder.name}`"
+            f"{folder / FACTS} is of an older version: it lacks {', '.join(sorted(missing))}; {remedy(folder)}"
         )
     return Detector(
         name=facts["detector"],
@@ -87,6 +95,13 @@ def load(folder: Path) -> Detector:
     )
 
 
+def remedy(folder: Path) -> str:
+    """What brings an incomplete or damaged folder back."""
+    if folder == PRETRAINED:
+        return f"bring it back with `git restore {PRETRAINED}`"
+    return f"make it again with `dvc repro -s -f export@{folder.name}`"
+
+
 def network(path: Path) -> Network:
     """The network of an exported detector, to run on all cores. Raises :class:`UserError` if it is damaged."""
     try:
@@ -94,7 +109,7 @@ def network(path: Path) -> Network:
             interpreter = Interpreter(str(path), num_threads=os.cpu_count())
             interpreter.allocate_tensors()
     except ValueError as error:
-        raise UserError(f"{path} is missing or damaged ({error}); make it again with `dvc repro export`") from None
+        raise UserError(f"{path} is damaged ({error}); {remedy(path.parent)}") from None
 
     (image_of,) = (place["index"] for place in interpreter.get_input_details())
     outputs = [place["index"] for place in interpreter.get_output_details()]  # in the Keras model's order
