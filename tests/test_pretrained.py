@@ -13,6 +13,7 @@ from stages.errors import UserError
 from stages.files import read_json
 from stages.photos import exported
 
+ROOT = Path(__file__).parents[1]
 NAME = "densenet121-baseline"
 
 
@@ -133,3 +134,17 @@ def test_half_precision_that_is_no_number_is_refused(lay, monkeypatch):
     monkeypatch.setattr(exported, "network", network)
     with pytest.raises(UserError, match="moves the calibrated logit of a test face by nan"):
         lay()
+
+
+@pytest.mark.skipif(not (ROOT / "pretrained").is_dir(), reason="no detector came with this repository")
+def test_the_one_that_came_with_this_repository_is_whole_small_and_not_worthless(noise):
+    folder = ROOT / "pretrained"
+    detector, facts = exported.load(folder), read_json(folder / "detector.json")
+    assert detector.name == "pretrained"
+    assert detector.caution is None
+    assert (folder / "network.tflite").stat().st_size <= stage.LIMIT
+    assert facts["half_precision"]["largest_difference"] <= stage.TOLERANCE
+    assert all(licence in (folder / "LICENSE").read_text() for licence in facts["licences"])
+    assert facts["command"] in (folder / "README.md").read_text()
+    logit, evidence = detector.judge(noise(0, detector.size, detector.size))
+    assert logit == pytest.approx(evidence.mean(), abs=0.1)
