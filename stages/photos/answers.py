@@ -60,7 +60,7 @@ def one_size(detectors: Sequence[Detector]) -> int:
     """The side of the images that all the detectors take. Raises :class:`UserError` where these differ in any way."""
     if len({detector.takes for detector in detectors}) > 1:
         listed = "; ".join(f"{detector.name} {detector.takes}" for detector in detectors)
-        raise UserError(f"the detectors take different images ({listed}); export them again with `dvc repro`")
+        raise UserError(f"the detectors take different images ({listed}); ask each of them alone")
     return detectors[0].size
 
 
