@@ -58,7 +58,18 @@ CROSS = [
         for figure in ("roc_auc", "recall_fake", "false_positive_rate", "tpr_at_fpr_5pct", "fpr_at_fpr_5pct")
         for end in ("", "_low", "_high")
     ],
-    *["average_precision", "accuracy", "eer", "answered", "wrong_when_answered", "ece", "brier"],
+    *[
+        "average_precision",
+        "accuracy",
+        "eer",
+        "answered",
+        "wrong_when_answered",
+        "ece",
+        "brier",
+        "marked",
+        "n_missed",
+        "missed_marked",
+    ],
 ]
 
 CHAMPION = "data/champion.keras"

@@ -12,8 +12,11 @@ trained from scratch: a head that knows nothing, and BatchNorm that trains, with
 """
 
 import argparse
+import math
 import shutil
 from pathlib import Path
+
+import numpy as np
 
 from stages.backend import keras
 from stages.detectors import assembly, discriminant, distance, levels, record, rows, training
@@ -91,11 +94,13 @@ def main() -> None:
 
         # The detector and its record.
         assembly.save(module, backbone, assembly.settled(head), Path(f"data/models/{model}-finetune.keras"))
-        faces = shards.labelled(SHARDS, "train", size=size, batch_size=fit.batch_size)
-        distance.fit(
-            features.predict(faces.take(-(-distance.FACES // fit.batch_size)), verbose=0),
-            Path(f"data/models/{model}-finetune.npz"),
-        )
+        share = min(1.0, distance.FACES / images["train"])  # of each set's faces, the first
+        some = [
+            shards.labelled([there], size=size, batch_size=1).take(math.ceil(share * shards.counts([there])["images"]))
+            for there in folders["train"]
+        ]
+        known = np.concatenate([features.predict(faces.rebatch(fit.batch_size), verbose=0) for faces in some])
+        distance.fit(known, Path(f"data/models/{model}-finetune.npz"))
         training.write_history(Path(f"plots/detectors/{model}-finetune/history.csv"), journal)
         record.write(
             model,

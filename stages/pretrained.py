@@ -3,10 +3,11 @@
     python -m stages.pretrained M-P --command "dvc exp run …" [--licence "CORPUS: TERMS" …]
 
 For after a run on photographs. Reads the detector as it was exported and reported, ``data/exported/M-P/`` and
-``data/report/M-P.md``, with ``data/models/M-P.keras`` and its record, ``data/raw/source.json``, and the test faces of
-``data/shards/``. Writes ``network.tflite``, whose weights have half the bits; ``calibration.json``; ``detector.json``,
-with what it learned from, what made it, and what half precision changed of the answers about all test faces; the model
-card as ``README.md``; and ``LICENSE``, for the terms of the images bind the detector too. All of it, or nothing.
+``data/report/M-P.md``, with ``data/models/M-P.keras`` and its record, ``data/training.json``, ``data/raw/``, and the
+test faces in ``data/shards/`` of the sets that it learned from. Writes ``network.tflite``, whose weights have half the
+bits; ``calibration.json``; ``detector.json``, with what it learned from, what made it, and what half precision changed
+of the answers about all test faces; the model card as ``README.md``; and ``LICENSE``, for the terms of the images bind
+the detector too. All of it, or nothing.
 """
 
 import argparse
@@ -27,7 +28,6 @@ from stages.photos import exported
 from stages.photos.exported import PRETRAINED, Detector, Network
 from stages.scoring import figures
 
-SHARDS, SOURCE = Path("data/shards"), Path("data/raw/source.json")
 LIMIT = 16_000_000  # bytes of the network: every clone fetches it, and every older one
 TOLERANCE = 0.1  # of a calibrated logit: P(fake) moves by 0.025 at most
 
@@ -49,12 +49,13 @@ def main() -> None:
         raise UserError(f"{folder} was not made of {model}; {exported.remedy(folder)}")
     with reading(report := Path(f"data/report/{name}.md")):
         reported = report.read_text(encoding="utf-8")
-    licences = arguments.licence or [read_json(SOURCE).get("licence")]
+    licences = arguments.licence or [source(one).get("licence") for one in learned()]
     if None in licences:
         raise UserError('the licence of the training images is not known; give it: --licence "CORPUS: TERMS"')
 
     device.prepare("float32", seed=0)  # nothing is drawn here
-    network = converted(assembly.with_evidence(assembly.load(model)), full.size, half=True)
+    answers = assembly.with_distance(assembly.with_evidence(assembly.load(model)), model.with_suffix(".npz"))
+    network = converted(answers, full.size, half=True)
     if len(network) > LIMIT:
         raise UserError(
             f"{name} has {len(network) / 1e6:.1f} MB in half precision, and {PRETRAINED}/ takes {LIMIT / 1e6:g}; "
@@ -83,15 +84,25 @@ def main() -> None:
 
 def training_sets() -> list[dict[str, Any]]:
     """What the detector learned from: of each set its name, real and fake training images, and the archive's digest."""
-    source, count = read_json(SOURCE), shards.summary(SHARDS, "train")
-    name = source.get("dataset") or Path(source.get("path", source["source"])).name  # of a folder no more than its name
-    return [{"name": name, "real": count["real"], "fake": count["fake"], "sha256": source["sha256"]}]
+    counts = read_json(shards.TRAINING)["train"]
+    return [{"name": name, **counts[name], "sha256": source(name)["sha256"]} for name in learned()]
+
+
+def learned() -> list[str]:
+    """The names of the sets that the detector learned from."""
+    return list(read_json(shards.TRAINING)["train"])
+
+
+def source(name: str) -> dict[str, Any]:
+    """What the stage `download` wrote down of a set."""
+    return dict(read_json(f"data/raw/{name}.json"))
 
 
 def difference(full: Detector, half: Network) -> dict[str, Any]:
     """What half precision changes of the answers about all test faces. Raises :class:`UserError` if it is much."""
     labels, logits = [], []
-    faces = shards.faces(SHARDS, "test", size=full.size, batch_size=1)
+    folders = [shards.folder("test", name) for name in learned()]
+    faces = shards.faces([there for there in folders if shards.holds(there)], size=full.size, batch_size=1)
     for images, label, _ in tqdm(faces, desc="test faces in full and half precision", unit="face", disable=None):
         image = images.numpy()[0].astype(np.float32)
         logits.append([network(image)[0] for network in (full.network, half)])

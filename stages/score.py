@@ -95,7 +95,7 @@ def passes(params: Params) -> Iterator[Pass]:
     """Every pass that the parameters and the sets ask for."""
     for folder in shards.training("valid"):
         yield Pass(folder.name, "valid")
-    tests = [name for name in params.sets if (shards.folder("test", name) / shards.SUMMARY).exists()]
+    tests = [name for name in params.sets if shards.holds(shards.folder("test", name))]
     for name in tests:
         yield Pass(name, "test")
     for kind, strengths in params.corruptions.conditions().items():

@@ -41,6 +41,11 @@ def folder(split: str, name: str) -> Path:
     return Path("data/shards") / split / name
 
 
+def holds(folder: Path) -> bool:
+    """Whether there are images in a folder."""
+    return (folder / SUMMARY).exists()
+
+
 def training(split: str) -> list[Path]:
     """The folders to learn from in a split, train or valid, as the stage `split` lists them."""
     return [folder(split, name) for name in read_json(TRAINING)[split]]
