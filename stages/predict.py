@@ -88,15 +88,16 @@ def add_detectors(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def open_detectors(names: list[str] | None) -> list[Detector]:
+def open_detectors(names: list[str] | None, threads: int | None = None) -> list[Detector]:
     """The detectors by name, or the best one here; standard error says which answer. Raises :class:`UserError`."""
     if names:
         if twice := [name for name in names if names.count(name) > 1]:
             raise UserError(f"--detector names {twice[0]} twice; name each once")
-        detectors, why = [exported.load(exported.folder_of(name)) for name in names], "--detector asks for it"
+        detectors = [exported.load(exported.folder_of(name), threads) for name in names]
+        why = "--detector asks for it"
         one_size(detectors)
     else:
-        detector, why = best()
+        detector, why = best(threads)
         detectors = [detector]
     print(f"{' with '.join(detector.name for detector in detectors)} answers: {why}", file=sys.stderr, flush=True)
     return detectors

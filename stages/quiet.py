@@ -11,6 +11,7 @@ HARMLESS = re.compile(
     r"absl::InitializeLog|oneDNN custom operations|cudart_stub|cpu_feature_guard|^To enable the following instr|^$"
     r"|Ignored (output_format|drop_control_dependency)"  # of every conversion to LiteRT
     r"|Created TensorFlow Lite XNNPACK delegate"  # of every start of LiteRT
+    r"|Set ray log level from environment"  # which stages/judge_archive.py did
     r"|failed call to cuInit.*\(303\)"  # no GPU driver on this machine; `device: …` says what is used instead
 )
 

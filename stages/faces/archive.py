@@ -16,7 +16,7 @@ from typing import NamedTuple
 from stages.errors import UserError
 from stages.faces.classes import Rule, lacks, rule_of
 from stages.faces.layout import LABELS
-from stages.faces.zips import SUPPORTED, Zip
+from stages.faces.zips import SUPPORTED, File, Zip
 from stages.params import Classes
 
 # The largest corpus we know has 140,005 members of 29 kB, 4 GB in all, and a table of contents of 15 MB.
@@ -56,9 +56,10 @@ class Listing(NamedTuple):
     other: int
 
 
-def open_archive(path: Path | str) -> Zip:
+def open_archive(path: File | str) -> Zip:
     """Open a zip for reading, to be used in a ``with``. Raises :class:`UserError` if it is missing or no sound zip."""
-    if not Path(path).is_file():
+    path = Path(path) if isinstance(path, str) else path
+    if not path.is_file():
         raise UserError(f"{path} is missing; run the download stage first (`dvc repro download`)")
     try:
         return Zip(path)
@@ -119,7 +120,7 @@ def read(archive: Zip, name: str, place: int) -> bytes:
     return data
 
 
-def _unsound(path: Path | str, error: Exception) -> UserError:
+def _unsound(path: object, error: Exception) -> UserError:
     return UserError(f"{path} is not a sound zip file ({error}); fetch or pack it again")
 
 

@@ -5,10 +5,12 @@ by the place (bytes from the start of the file) of its entry in the table. Unpac
 The format is PKWARE's APPNOTE.TXT 6.3.10; numbers such as 4.3.12 are its sections.
 """
 
+import io
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Literal, Protocol
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipExtFile, ZipInfo
 
 SUPPORTED = (ZIP_STORED, ZIP_DEFLATED)  # what every zip program writes
@@ -22,17 +24,33 @@ _WIDE = 0xFFFFFFFF  # 4.5.3: the number is in the extra field 1, in 64 bits
 _ENCRYPTED, _UTF8 = 0x1, 0x800  # 4.4.4
 
 
-class Zip:
-    """An open zip, to be used in a ``with``. Raises BadZipFile for what is none; one member can be open at a time."""
+class File(Protocol):
+    """A file that can be opened more than once: a path, or what is like one."""
 
-    def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
+    def is_file(self) -> bool:
+        """Whether it is there."""
+
+    def open(self, mode: Literal["rb"], /) -> io.BufferedReader:
+        """The file, to be read from any place."""
+
+
+class Zip:
+    """An open zip, to be used in a ``with``. Raises BadZipFile for what is none; one member can be open at a time.
+
+    A copy by :mod:`pickle` opens the file anew.
+    """
+
+    def __init__(self, path: File | str) -> None:
+        self.path = Path(path) if isinstance(path, str) else path
         self._table, self._data = self.path.open("rb"), self.path.open("rb")  # each keeps its place, and its buffer
         try:
             self.start, self.table_bytes, self._shift = self._find_table()
         except BaseException:
             self.close()
             raise
+
+    def __reduce__(self) -> tuple[type["Zip"], tuple[File]]:
+        return Zip, (self.path,)
 
     def __enter__(self) -> "Zip":
         return self

@@ -68,8 +68,8 @@ def folder_of(name: str) -> Path:
     return PRETRAINED if name == PRETRAINED.name else FOLDER / name
 
 
-def load(folder: Path) -> Detector:
-    """Open an exported detector. Raises :class:`UserError` where there is none."""
+def load(folder: Path, threads: int | None = None) -> Detector:
+    """Open an exported detector, to run on all cores or so many threads. Raises :class:`UserError` without one."""
     if not folder.is_dir():
         others = sorted(FOLDER.glob("[!.]*")) + [PRETRAINED] * PRETRAINED.is_dir()  # hidden ones are unfinished
         known = ", ".join(other.name for other in others) or "none; make them with `dvc repro`"
@@ -89,7 +89,7 @@ def load(folder: Path) -> Detector:
         weights=facts["weights"],
         sha256=facts["sha256"],
         calibration=calibration.read(folder / READING),
-        network=network(folder / NETWORK),
+        network=network(folder / NETWORK, threads),
         jpeg=facts.get("jpeg"),  # an older version has neither
         align=facts.get("align", False),
     )
@@ -102,11 +102,11 @@ def remedy(folder: Path) -> str:
     return f"make it again with `dvc repro -s -f export@{folder.name}`"
 
 
-def network(path: Path) -> Network:
-    """The network of an exported detector, to run on all cores. Raises :class:`UserError` if it is damaged."""
+def network(path: Path, threads: int | None = None) -> Network:
+    """The network of an exported detector. Raises :class:`UserError` if it is damaged."""
     try:
         with without_harmless_lines():
-            interpreter = Interpreter(str(path), num_threads=os.cpu_count())
+            interpreter = Interpreter(str(path), num_threads=threads or os.cpu_count())
             interpreter.allocate_tensors()
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}); {remedy(path.parent)}") from None

@@ -18,6 +18,7 @@ from stages.faces import archive
 from stages.faces.archive import NAMESAKE
 from stages.faces.image import ImageError, Pixels, decode
 from stages.faces.layout import is_clutter
+from stages.faces.zips import File
 
 STDIN = "-"  # as a path: a list of paths on standard input, one a line
 UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")  # drives a terminal, breaks or turns a line
@@ -43,7 +44,12 @@ def photos(paths: Iterable[str], skipped: list[str]) -> Iterator[Photo]:
 
     What is hidden there, or left by an operating system, is appended to ``skipped`` instead.
     """
-    for name, source in _entries(paths, skipped):
+    return read(entries(paths, skipped))
+
+
+def read(listed: Iterable[Entry]) -> Iterator[Photo]:
+    """The photo of each entry, one at a time."""
+    for name, source in listed:
         try:
             if isinstance(source, str):
                 raise ImageError(source)
@@ -63,11 +69,12 @@ def printable(text: str) -> str:
     return f"./{text}" if text.startswith(FORMULA) else text
 
 
-def _entries(paths: Iterable[str], skipped: list[str]) -> Iterator[Entry]:
+def entries(paths: Iterable[str], skipped: list[str]) -> Iterator[Entry]:
+    """What :func:`photos` reads, unread: entries that can be pickled, to be read by another process."""
     for path in paths:
         if path == STDIN:
             lines = (os.fsdecode(line).strip() for line in sys.stdin.buffer)  # file names need not be UTF-8
-            yield from _entries((line for line in lines if line and line != STDIN), skipped)
+            yield from entries((line for line in lines if line and line != STDIN), skipped)
         elif not path or "\0" in path:
             yield path, "not a path"
         elif glob.has_magic(path) and not os.path.lexists(path):
@@ -121,12 +128,12 @@ def _of_file(path: Path, skipped: list[str]) -> Iterator[Entry]:
     if not stat.S_ISREG(mode):
         yield str(path), "not a regular file"
     elif path.suffix.lower() == ".zip":
-        yield from _of_zip(path, skipped)
+        yield from of_zip(path, skipped)
     else:
         yield str(path), partial(_bytes, path)
 
 
-def _of_zip(path: Path, skipped: list[str]) -> Iterator[Entry]:
+def of_zip(path: File, skipped: list[str]) -> Iterator[Entry]:
     """The files of a zip, under the limits of :mod:`stages.faces.archive`; nothing is extracted."""
     try:
         opened = archive.open_archive(path)
