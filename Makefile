@@ -8,9 +8,9 @@ RUNTIME := .venv/.runtime$(if $(GPU),-gpu)
 DEV := .venv/.dev
 COMPILE := uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-annotate --custom-compile-command "make requirements"
 
-.PHONY: help repro predict demo test faults lint format ui experiments plots track promote bench requirements
+.PHONY: help repro predict demo test faults cluster-test lint format ui experiments plots track promote bench requirements
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-14s%s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-14s%s\n' "$$name" "$$text"; done
 
 repro: $(RUNTIME)  ## train, evaluate and compare the detectors; GPU=1 installs NVIDIA's libraries first
 	@dvc repro && echo "dvc repro took $$((SECONDS / 60)) min $$((SECONDS % 60)) s"
@@ -27,6 +27,9 @@ test: $(DEV)  ## run the tests, with coverage of stages/
 
 faults: $(DEV)  ## try what `make test` has no time for: a hundred kills, 20,000 damaged images
 	@KILLS=100 MUTATIONS=20000 pytest -n 0 -s tests/faults tests/faces/test_shards.py
+
+cluster-test: .venv/.cluster  ## run the tests of judging archives on Ray, which is installed first
+	@pytest -n 0 tests/cluster
 
 lint: $(DEV)  ## check style and types
 	@ruff check . && ruff format --check . && mypy
@@ -56,6 +59,7 @@ requirements: $(DEV)  ## pin the newest versions that go together
 	@$(COMPILE) requirements.in -o requirements.txt
 	@$(COMPILE) requirements-dev.in -o requirements-dev.txt
 	@$(COMPILE) requirements-gpu.in -o requirements-gpu.txt
+	@$(COMPILE) requirements-cluster.in -o requirements-cluster.txt
 
 .venv/bin/python:
 	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
@@ -69,6 +73,10 @@ requirements: $(DEV)  ## pin the newest versions that go together
 .venv/.runtime-gpu: requirements.txt requirements-gpu.txt | .venv/bin/python
 	@echo "installing what requirements.txt and requirements-gpu.txt pin into .venv (some minutes, once)"
 	@python -m pip install --quiet -r requirements.txt -r requirements-gpu.txt && touch $@ .venv/.runtime
+
+.venv/.cluster: requirements-cluster.txt | $(DEV)
+	@echo "installing what requirements-cluster.txt pins into .venv"
+	@python -m pip install --quiet -r requirements-cluster.txt && touch $@
 
 .venv/.dev: requirements-dev.txt | .venv/.runtime
 	@python -m pip install --quiet -r requirements-dev.txt && touch $@

@@ -14,6 +14,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import psutil
 from ruamel.yaml import YAML
@@ -62,19 +63,21 @@ def measure(images: int, size: int) -> dict[str, Cost]:
         params["weights"]["source"] = "random"  # auto is for the sample only; no stage here reads weights
         params["split"] |= {"method": "official", "near_duplicates": "drop"}
         yaml.dump(params, project / "params.yaml")
-        return {stage: run(stage, project) for stage in STAGES}
+        return {stage: run(*stage.split(), project=project) for stage in STAGES}
 
 
-def run(stage: str, project: Path) -> Cost:
-    """Run one stage, with its argument, in the project. Raises CalledProcessError if it fails."""
+def run(
+    stage: str, *arguments: object, project: Path, out: IO[str] | int = sys.stderr, interval: float = INTERVAL
+) -> Cost:
+    """Run one stage or command in the project. Raises CalledProcessError if it fails."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     peak, start = 0, time.perf_counter()
-    command = [sys.executable, "-m", *f"stages.{stage}".split()]
-    with subprocess.Popen(command, cwd=project, env=environment, stdout=sys.stderr) as process:
+    command = [sys.executable, "-m", f"stages.{stage}", *map(str, arguments)]
+    with subprocess.Popen(command, cwd=project, env=environment, stdout=out) as process:
         family = psutil.Process(process.pid)
         while process.poll() is None:
             peak = max(peak, memory(family))
-            time.sleep(INTERVAL)
+            time.sleep(interval)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
     return Cost(time.perf_counter() - start, peak / 1e6)

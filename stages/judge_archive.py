@@ -22,11 +22,12 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
+from threading import Timer
 from typing import Any
 from zipfile import BadZipFile
 
@@ -42,7 +43,7 @@ from stages.files import digest, hold
 from stages.photos import exported, inputs, stores
 from stages.photos.answers import answers
 from stages.photos.exported import Detector
-from stages.photos.inputs import Entry, Photo, printable
+from stages.photos.inputs import MISSING, Entry, Photo, printable
 from stages.photos.stores import StoredFile, StoreError, asking, is_address, place
 from stages.predict import UNREAD, add_detectors, cautions, open_detectors, row
 from stages.quiet import without_harmless_lines
@@ -53,7 +54,7 @@ LISTING, SHARD, DETECTOR = (
     "_detector.json",
 )  # readers of Parquet skip what begins with _
 OBJECT_STORE = 200 * 2**20  # bytes that Ray holds at once on a machine of its own: slices are lists of names
-PATIENCE = 10.0  # s that a cluster has to answer
+PATIENCE = 60.0  # s that a store or a cluster has for its first answer; their libraries would try for ten minutes
 READERS = 32  # threads that read the shards of OUT
 EVERYWHERE = "", "\U0010ffff"  # the range of a shard that does not tell its own
 
@@ -130,11 +131,8 @@ def files_of(name: str) -> dict[str, Path]:
 def check_source(job: Job) -> None:
     """Raise :class:`UserError` where IN is missing, holds OUT or, as a listing, lists nothing."""
     (fs, source), (other, out) = place(job.source), place(job.out)
-    try:
-        with asking(job.source):
-            fs.info(source)
-    except FileNotFoundError:
-        raise UserError(f"{job.source} is missing; name a folder, a zip or a Parquet listing") from None
+    with within(PATIENCE, job.source):
+        look_for(job.source)
     if fs == other:
         source, out = (path if is_address(job.source) else os.path.realpath(path) for path in (source, out))
         if f"{out}/".startswith(f"{source}/"):
@@ -143,11 +141,23 @@ def check_source(job: Job) -> None:
         next(listed(job.source), None)
 
 
+def look_for(source: str) -> None:
+    """Raise :class:`UserError` if IN is not there."""
+    fs, path = place(source)
+    try:
+        with asking(source):
+            fs.info(path)
+    except FileNotFoundError:
+        raise UserError(f"{source} is missing; name a folder, a zip or a Parquet listing that is there") from None
+
+
 def shards_of(job: Job) -> list[str]:
     """The names of OUT's shards. OUT remembers who judges: raises :class:`UserError` if that was another detector."""
     fs, out = place(job.out)
     judge = {"detector": "+".join(job.detectors), "made_of": digest(*map(files_of, job.detectors))}
     note = f"{out}/{DETECTOR}"
+    with within(PATIENCE, job.out), asking(job.out):
+        fs.exists(note)
     with asking(job.out):
         try:
             shards = [path.rpartition("/")[2] for path in fs.ls(out, detail=False)]
@@ -180,12 +190,33 @@ def connect(address: str | None) -> None:
         return
     try:
         host, _, port = address.rpartition("://")[2].rpartition(":")
-        if port.isdigit():  # Ray itself would try for minutes
+        if port.isdigit():
             socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
-        with without_harmless_lines():
+        with within(PATIENCE, address), without_harmless_lines():
             ray.init(address=address, **quiet)
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(f"no Ray cluster answers at {address} ({error}); start one with `ray start --head`") from None
+
+
+@contextmanager
+def within(seconds: float, what: str) -> Iterator[None]:
+    """End the program with a sentence where something does not answer in time, even one that is deaf to signals."""
+    stderr = os.dup(2)  # which may be held back meanwhile
+
+    def end() -> None:
+        os.write(
+            stderr, f"error: {what} does not answer within {seconds:.0f} s; see that it does and run again\n".encode()
+        )
+        os._exit(1)
+
+    timer = Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        os.close(stderr)
 
 
 def judge(job: Job, shards: list[str]) -> Counter[str]:
@@ -325,10 +356,13 @@ def slices(job: Job, shards: list[str]) -> Iterator[bytes]:
         names = [printable(name) for name in cut]
         before = done.among(names)
         left = [entry for name, entry in zip(names, cut.items(), strict=True) if name not in before]
-        tally += Counter(done=len(cut) - len(left), skipped=len(skipped))
+        if any(isinstance(problem, str) for _, problem in left):
+            look_for(job.source)  # which may have gone away, and that is no problem of a photo
+        there = [entry for entry in left if entry[1] != MISSING or is_listing(job.source) or os.path.lexists(entry[0])]
+        tally += Counter(done=len(cut) - len(left), gone=len(left) - len(there), skipped=len(skipped))
         skipped.clear()
-        if left:
-            yield pickle.dumps((left, tally))
+        if there:
+            yield pickle.dumps((there, tally))
             tally.clear()
     yield pickle.dumps(([], tally + Counter(skipped=len(skipped))))
 

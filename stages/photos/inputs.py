@@ -21,6 +21,7 @@ from stages.faces.layout import is_clutter
 from stages.faces.zips import File
 
 STDIN = "-"  # as a path: a list of paths on standard input, one a line
+MISSING = "no such file"  # as the problem of a photo
 UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")  # drives a terminal, breaks or turns a line
 FORMULA = ("=", "+", "-", "@")  # a spreadsheet runs a cell that begins so
 
@@ -168,7 +169,7 @@ def _why(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return "memory ran out"
     if isinstance(error, FileNotFoundError):
-        return "no such file"
+        return MISSING
     return (error.strerror or str(error)).lower() if isinstance(error, OSError) else str(error)
 
 

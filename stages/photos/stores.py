@@ -21,7 +21,7 @@ from stages.faces import archive
 from stages.faces.image import ImageError
 from stages.faces.layout import is_clutter
 from stages.files import publish
-from stages.photos.inputs import Entry, of_zip
+from stages.photos.inputs import MISSING, Entry, of_zip
 
 BUFFER = 2**18  # bytes asked for at a time of a zip: some ten faces, or the entries of 2,000
 
@@ -39,7 +39,7 @@ def asking(what: object) -> Iterator[None]:
         raise
     except Exception as error:  # each store's library has its own, often no OSError
         why = " ".join(str(error).split())[:300] or type(error).__name__
-        raise StoreError(f"{what} cannot be reached ({why}); see that it can, and run again") from None
+        raise StoreError(f"{what} cannot be reached ({why}); mend that and run again: what is judged stays") from None
 
 
 def gone(what: object) -> StoreError:
@@ -149,7 +149,7 @@ class StoredFile:
             return self.part(0, size)
         except FileNotFoundError:
             if self.size is None:
-                raise ImageError("no such file") from None
+                raise ImageError(MISSING) from None
             raise
 
 
