@@ -81,7 +81,7 @@ def main() -> None:
     classes = read_json(ARCHIVES / f"{name}.json").get("classes")
     both = settings.training_sets == [name]  # or another set may have the other class
     with archive.open_archive(path) as faces, tempfile.TemporaryFile(dir=index.parent) as rows:
-        other = _describe_all(faces, rows, both, classes)
+        other = _describe_all(path, faces, rows, both, classes)
         _check(path, rows, settings.data.max_quarantined, both)
         with publish(index) as part:
             _write_index(rows, other, part)
@@ -103,7 +103,7 @@ def main() -> None:
         print(f"  {images:,} quarantined: {reason}")
 
 
-def _describe_all(faces: Zip, rows: IO[bytes], both: bool, classes: dict[str, Any] | None) -> int:
+def _describe_all(path: Path, faces: Zip, rows: IO[bytes], both: bool, classes: dict[str, Any] | None) -> int:
     """Write one row a face into ``rows``, in the archive's order; return the number of other members.
 
     The rows are made by parallel processes that each open the archive. They wait in a file: there may be a million.
@@ -114,9 +114,7 @@ def _describe_all(faces: Zip, rows: IO[bytes], both: bool, classes: dict[str, An
     with (
         pa.ipc.new_stream(rows, SCHEMA) as writer,
         tqdm(total=len(members), desc="index", unit="image", disable=None) as bar,
-        ProcessPoolExecutor(
-            workers, multiprocessing.get_context("spawn"), _start_worker, (faces.path, os.getpid())
-        ) as pool,
+        ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (path, os.getpid())) as pool,
     ):
         try:
             for batch in pool.map(_describe_chunk, chunks):
@@ -124,7 +122,7 @@ def _describe_all(faces: Zip, rows: IO[bytes], both: bool, classes: dict[str, An
                 bar.update(len(batch))
         except BrokenProcessPool:
             raise UserError(
-                f"{faces.path}: a process died while reading images, likely for lack of memory; free some and run again"
+                f"{path}: a process died while reading images, likely for lack of memory; free some and run again"
             ) from None
     return other
 
@@ -182,7 +180,7 @@ def _gather(batches: Iterator[pa.RecordBatch], size: int) -> Iterator[pa.Table]:
 _archive: Zip  # of this worker process
 
 
-def _start_worker(path: Path | str, parent: int) -> None:
+def _start_worker(path: Path, parent: int) -> None:
     """Open the archive once in a worker; leave Ctrl-C to the parent process, and end with it."""
     global _archive
     end_with(parent, os.getpid())

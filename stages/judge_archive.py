@@ -125,7 +125,7 @@ def made_of(names: list[str]) -> str:
 
 def files_of(name: str) -> dict[str, Path]:
     """The files of an exported detector by their names."""
-    return {path.name: path for path in (exported.FOLDER / name).iterdir()}
+    return {path.name: path for path in exported.folder_of(name).iterdir()}
 
 
 def check_source(job: Job) -> None:

@@ -103,7 +103,7 @@ def open_detectors(names: list[str] | None, threads: int | None = None) -> list[
     return detectors
 
 
-def best() -> tuple[Detector, str]:
+def best(threads: int | None = None) -> tuple[Detector, str]:
     """The champion or, if the repository brings a detector along, that where there is none worth asking; and why."""
     pretrained = exported.PRETRAINED.is_dir()
     if pretrained and not LEADERBOARD.exists():
@@ -111,11 +111,11 @@ def best() -> tuple[Detector, str]:
     elif pretrained and not (folder := exported.FOLDER / read_json(LEADERBOARD)["champion"]).is_dir():
         why = f"the champion here, {folder.name}, has not been exported"
     else:
-        champion = exported.load(exported.FOLDER / read_json(LEADERBOARD)["champion"])
+        champion = exported.load(exported.FOLDER / read_json(LEADERBOARD)["champion"], threads)
         if not (pretrained and worthless([champion])):
             return champion, "it is the champion here"
         why = f"the champion here, {champion.name}, is worth nothing for photographs"
-    return exported.load(exported.PRETRAINED), f"it came with the repository, and {why}"
+    return exported.load(exported.PRETRAINED, threads), f"it came with the repository, and {why}"
 
 
 def cautions(detectors: Sequence[Detector]) -> list[str]:

@@ -12,7 +12,8 @@ NETWORKS = {"tensorflow", "keras"}  # 4 s
 TRACKING = {"mlflow"}  # 2 s
 STATISTICS = {"sklearn", "statsmodels"}  # 1 s
 TABLES = {"pandas", "scipy", "matplotlib"}  # half a second
-ALL = NETWORKS | TRACKING | STATISTICS | TABLES
+CLUSTER = {"ray", "fsspec"}  # 1 s, and only where requirements-cluster.txt is installed
+ALL = NETWORKS | TRACKING | STATISTICS | TABLES | CLUSTER
 
 LOADED_LATER = {
     "params": ALL,
@@ -27,6 +28,7 @@ LOADED_LATER = {
     "report": ALL - {"pandas", "matplotlib"},
     "predict": ALL - {"scipy"},
     "demo": ALL - {"scipy"},
+    "judge_archive": ALL - {"scipy", "fsspec"},
     "evaluate": NETWORKS | TRACKING,
     "compare": NETWORKS | TRACKING,
     # These write shards or run networks.

@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -302,14 +303,15 @@ def test_a_cluster_that_is_not_there_or_has_other_code_is_refused(album, tmp_pat
     with Path("elsewhere/stages/photos/finder.py").open("a") as file:
         file.write("# changed\n")
     ray = [Path(sys.executable).with_name("ray"), "start", "--head", "--block", "--num-cpus=1", f"--port={port}"]
-    environment = os.environ | {"PYTHONPATH": str(tmp_path / "elsewhere")}
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    environment = os.environ | token | {"PYTHONPATH": str(tmp_path / "elsewhere")}
     with subprocess.Popen(
         [*ray, "--include-dashboard=false", "--object-store-memory=100000000"], env=environment, stdout=subprocess.PIPE
     ) as cluster:
         try:
             while b"Ray runtime started" not in (line := cluster.stdout.readline()):
                 assert line
-            code, said = judge(album, "out", "--address", f"127.0.0.1:{port}")
+            code, said = judge(album, "out", "--address", f"127.0.0.1:{port}", **token)
         finally:
             cluster.send_signal(signal.SIGTERM)
     assert (code, "has other code in" in said, "Traceback" in said) == (1, True, False), said
