@@ -4,7 +4,7 @@
 
 Run it in a project that has run `make repro`, with what requirements-cluster.txt pins. The archives come from
 ``bench/make_archive.py``, in images of the detector's size, which both sides judge without looking for faces. Memory is
-the proportional set size of all processes together, Ray's own too, sampled every second. Prints a Markdown table; the
+the proportional set size of all processes together, Ray's own too, sampled every 5 s. Prints a Markdown table; the
 first target is 0.9 of predict's images a second or more, the second 1.15 times the memory or less.
 """
 
@@ -19,14 +19,14 @@ from pathlib import Path
 from bench.scale import ROOT, Cost, run
 from stages.predict import open_detectors
 
-INTERVAL = 1.0  # s between two samples of memory: of a dozen processes, each takes some milliseconds
+INTERVAL = 5.0  # s between two samples of memory: of a dozen processes, each takes a core for tens of milliseconds
 
 
 def main() -> None:
     """Measure both sides at both sizes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, nargs=2, default=[2_000, 20_000], metavar=("FEW", "MANY"))
-    parser.add_argument("--shard", type=int, default=100, help="images in a shard")
+    parser.add_argument("--shard", type=int, default=500, help="images in a shard")
     arguments = parser.parse_args()
     (few, many), project = arguments.images, Path.cwd()
     size = open_detectors(None)[0].size
