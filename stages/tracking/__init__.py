@@ -340,7 +340,6 @@ def _send_artifacts(client: Any, run_id: str, detector: Detector) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         draw(detector.plots, folder, detector.name)
-        (folder / "tables").mkdir()
         for name, file in detector.files.items():
             shutil.copy(file, folder / name)
         client.log_artifacts(run_id, temporary)
