@@ -341,6 +341,7 @@ def _send_artifacts(client: Any, run_id: str, detector: Detector) -> None:
         folder = Path(temporary)
         draw(detector.plots, folder, detector.name)
         for name, file in detector.files.items():
+            (folder / name).parent.mkdir(exist_ok=True)
             shutil.copy(file, folder / name)
         client.log_artifacts(run_id, temporary)
 
