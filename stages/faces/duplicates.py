@@ -128,7 +128,8 @@ def count_pairs(code: Integers, links: Integers, part: Integers) -> int:
 
     ``code`` (n) and ``links`` (m × 2) as in :class:`Likeness`; ``part`` (n), from 0: the split or class of each image.
     """
-    members = np.zeros((code.max(initial=-1) + 1, part.max(initial=-1) + 1), np.int64)
+    codes = max(code.max(initial=-1), links.max(initial=-1)) + 1  # links may be of images that are not counted
+    members = np.zeros((codes, part.max(initial=-1) + 1), np.int64)
     np.add.at(members, (code, part), 1)
     equal = (members * (members - 1) // 2).sum()
     linked = (members[links[:, 0]] * members[links[:, 1]]).sum()
