@@ -94,13 +94,12 @@ def main() -> None:
 
         # The detector and its record.
         assembly.save(module, backbone, assembly.settled(head), Path(f"data/models/{model}-finetune.keras"))
-        share = min(1.0, distance.FACES / images["train"])  # of each set's faces, the first
-        some = [
-            shards.labelled([there], size=size, batch_size=1).take(math.ceil(share * shards.counts([there])["images"]))
-            for there in folders["train"]
-        ]
-        known = np.concatenate([features.predict(faces.rebatch(fit.batch_size), verbose=0) for faces in some])
-        distance.fit(known, Path(f"data/models/{model}-finetune.npz"))
+        known = []
+        for there in folders["train"]:  # of each set its share, the first
+            count = math.ceil(shards.counts([there])["images"] * min(1.0, distance.FACES / images["train"]))
+            faces = shards.labelled([there], size=size, batch_size=fit.batch_size).take(-(-count // fit.batch_size))
+            known.append(features.predict(faces, verbose=0)[:count])
+        distance.fit(np.concatenate(known), Path(f"data/models/{model}-finetune.npz"))
         training.write_history(Path(f"plots/detectors/{model}-finetune/history.csv"), journal)
         record.write(
             model,

@@ -34,6 +34,8 @@ def _is_set_name(name: str) -> str:
         raise ValueError(
             f"'{name}' cannot be a set's name; take letters from A to Z, digits, - and _, such as StyleGAN2"
         )
+    if name == "test":
+        raise ValueError("'test' is what tables call all test images together; give the set another name")
     return name
 
 

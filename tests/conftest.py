@@ -83,8 +83,9 @@ def write_shards():
         folder = shards.folder(split, name)
         folder.mkdir(parents=True)
         summary = shards.write(records, len(records), folder, per_shard)
-        training = read_json(shards.TRAINING) if shards.TRAINING.exists() else {"train": {}, "valid": {}}
+        training = read_json(shards.TRAINING) if shards.TRAINING.exists() else {"sources": {}, "train": {}, "valid": {}}
         if split in training:
+            training["sources"][name] = "folder"
             training[split][name] = {kind: summary[kind] for kind in ("real", "fake")}
         write_json(shards.TRAINING, training)
 
@@ -182,7 +183,7 @@ def bright(tmp_path_factory, write_params, write_shards, png):
 
 
 @pytest.fixture(scope="session")
-def reported(bright, tmp_path_factory, png):
+def reported(bright, tmp_path_factory, png, write_shards):
     """The project ``bright`` after its report, as far as a detector is laid into pretrained/ from it, in a repository.
 
     Its 16 test faces are grey, the brighter half fake.
@@ -195,12 +196,13 @@ def reported(bright, tmp_path_factory, png):
         patch.chdir(folder)
         greys = [png(np.full((64, 64, 3), level, np.uint8)) for level in range(0, 256, 17)]
         records = [shards.Record(grey, number // 8, f"{number}.png") for number, grey in enumerate(greys)]
-        splits = ("train", "valid", "test")
-        shards.write_summary(
-            Path("data/shards"), {name: shards.write(records, 16, Path("data/shards"), name, 100) for name in splits}
-        )
+        shutil.rmtree("data/shards")
+        Path("data/training.json").unlink()
+        for split in ("train", "valid", "test"):
+            write_shards(split, "greys", records, 100)
         provenance = {"source": "folder", "path": "/home/me/greys", "sha256": "ab" * 32, "licence": "Greys: CC BY 4.0"}
-        Path("data/raw/source.json").write_text(json.dumps(provenance))
+        Path("data/raw").mkdir(exist_ok=True)
+        Path("data/raw/greys.json").write_text(json.dumps(provenance))
         Path("data/report").mkdir()
         card = "---\nlicense: mit\nlibrary_name: keras\n---\n\n# densenet121-baseline\n\nTells light from dark."
         Path("data/report/densenet121-baseline.md").write_text(card)

@@ -103,7 +103,7 @@ def test_features_and_detector_are_all_that_it_leaves(project, capsys):
         f"densenet121-baseline.{kind}" for kind in ("json", "keras", "npz")
     ]
     printed = capsys.readouterr().out
-    assert "densenet121, train: 10 rows of 8 features" in printed
+    assert "features of one, train: 4 rows of 8\nfeatures of other, train: 6 rows of 8" in printed
     assert "densenet121-baseline: validation AUC" in printed
 
 

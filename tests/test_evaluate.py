@@ -219,9 +219,9 @@ def test_at_most_five_percent_of_the_validation_images_are_marked_and_how_many_o
     scores.loc[missed, "distance"] = [2, 2, 2, 0]
     scores.to_parquet(SCORES)
     run_evaluate()
-    kept, table = calibration.read(f"data/calibration/{NAME}.json"), read_plot("external", "set")
+    kept, table = calibration.read(f"data/calibration/{NAME}.json"), read_plot("sets", "set")
     scores = scores.astype({"distance": np.float64})
-    valid, test, other = (clean(scores, split) for split in ("valid", "test", "external/other"))
+    valid, test, other = (clean(scores, split) for split in ("valid", "test", "unseen"))
     assert (valid["distance"] >= kept.unlike_from).sum() == 2  # 5 % of 61 gaps are three: the third largest is not
     assert kept.marked == pytest.approx((test["distance"] >= kept.unlike_from).mean())
     assert (kept.marked_low, kept.marked_high) == pytest.approx(
@@ -238,7 +238,7 @@ def test_too_few_validation_images_to_choose_by_mark_none(
     scores.drop(index=scores.index[18:60]).to_parquet(SCORES)
     run_evaluate()
     assert json.loads(Path(f"data/calibration/{NAME}.json").read_text())["unlike_from"] is None
-    assert (read_plot("external", "set")["marked"] == 0).all()
+    assert (read_plot("sets", "set")["marked"] == 0).all()
 
 
 def test_operating_points_are_chosen_on_validation_and_judged_on_test(

@@ -502,7 +502,7 @@ def test_without_any_detector_it_says_how_to_make_one(tmp_path, monkeypatch, com
 def test_detectors_of_different_sizes_are_not_asked_together(project, command):
     file = Path("pretrained/detector.json")
     file.write_text(json.dumps(json.loads(file.read_text()) | {"size": 256}))
-    with pytest.raises(UserError, match=rf"\({CHAMPION} 64 px, pretrained 256 px\); ask each of them alone"):
+    with pytest.raises(UserError, match=rf"\({CHAMPION} 64 px; pretrained 256 px\); ask each of them alone"):
         command(predict.main, "white.png", "--detector", CHAMPION, "--detector", "pretrained")
 
 

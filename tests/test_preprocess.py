@@ -13,7 +13,7 @@ from PIL import Image
 from stages import preprocess
 from stages.backend import tf
 from stages.errors import UserError
-from stages.faces import image, manifest
+from stages.faces import image, manifest, shards
 from stages.faces.zips import Zip
 from stages.files import read_json
 
@@ -150,7 +150,7 @@ def test_processed_alike_the_classes_are_no_longer_told_apart_by_how_their_files
         for n, pixels in enumerate(pictures)
     }
     project(faces, **{"image.jpeg": 90, "image.size": 32, "image.crop": 32})
-    preprocess.main()
+    pack()
     stored = {member: data for split in ("train", "valid", "test") for member, _, data in records(split)}
     assert stored.keys() == faces.keys()
     facts = {image.inspect(data) for data in stored.values()}
@@ -158,7 +158,7 @@ def test_processed_alike_the_classes_are_no_longer_told_apart_by_how_their_files
         ("JPEG", 32, 32, "original", 90)
     }
     assert len({f.quantisation for f in facts}) == 1
-    found = read_json(SHARDS / "processing.json")
+    found = read_json("data/processed/faces.json")
     assert found["without_face"] == 0
     assert found["shortcut_auc"] < 0.7
     assert f"0 left out without a face; shortcut AUC now: {found['shortcut_auc']:.2f}" in capsys.readouterr().out
@@ -168,14 +168,14 @@ def test_images_without_a_face_are_left_out_and_counted(project, portrait, plain
     face = encoded(portrait.resize((128, 150)))
     faces = {f"{kind}/{number}.jpg": face for kind in ("fake", "real") for number in range(3)}
     project(plain | faces, **{"image.align": True})
-    preprocess.main()
+    pack()
     stored = {member: data for split in ("train", "valid", "test") for member, _, data in records(split)}
     assert stored.keys() == faces.keys()
     assert len(set(stored.values())) == 1
     (facts,) = {image.inspect(data) for data in stored.values()}
     assert (facts.format, facts.width, facts.height) == ("PNG", 64, 64)
-    assert sum(summary["images"] for summary in read_json(SHARDS / "shards.json").values()) == 6
-    assert read_json(SHARDS / "processing.json")["without_face"] == len(plain)
+    assert shards.counts([shards.folder(split, "faces") for split in ("train", "valid", "test")])["images"] == 6
+    assert read_json("data/processed/faces.json")["without_face"] == len(plain)
     assert "12 left out without a face" in capsys.readouterr().out
 
 
@@ -245,7 +245,7 @@ def test_an_image_that_is_no_longer_one_stops_it_and_leaves_the_old_shards(proje
     with pytest.raises(UserError, match=r"fake/cmyk.jpg is truncated.*run `dvc repro` again"):
         pack()
     assert {path: path.read_bytes() for path in SHARDS.rglob("*.*")} == before
-    assert written() == ["index", "manifests", "raw", "shards"]
+    assert written() == ["index", "manifests", "processed", "raw", "shards"]
 
 
 def test_a_missing_archive_says_what_to_do(project, plain):

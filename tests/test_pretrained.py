@@ -75,7 +75,7 @@ def test_licences_may_be_named(lay):
         (f"data/exported/{NAME}/detector.json", {"source": "sample"}, "for others to use: Worth nothing"),
         (f"data/exported/{NAME}/detector.json", {"weights": "random"}, "for others to use: Do not rely on it yet"),
         (f"data/exported/{NAME}/detector.json", {"sha256": "0" * 64}, f"{NAME} was not made of .*; make it again with"),
-        ("data/raw/source.json", {"licence": None}, "the licence of the training images is not known; give it"),
+        ("data/raw/greys.json", {"licence": None}, "the licence of the training images is not known; give it"),
         (f"data/report/{NAME}.md", None, f"{NAME}.md is missing; make it with `dvc repro`"),
         (f"data/exported/{NAME}/network.tflite", None, f"network.tflite is missing; .* export@{NAME}"),
     ],
@@ -108,10 +108,10 @@ def test_what_half_precision_changes_is_measured_on_every_test_face(lay, monkeyp
     """Here it moves all logits by 2, or by 1 when calibrated; real is below -0.85, fake from 0.85."""
     opened = exported.network
 
-    def network(path):
+    def network(path, threads=None):
         whole = opened(path)
         moved = 2.0 if path.parent.name == "pretrained" else 0.0
-        return lambda image: (whole(image)[0] + moved, whole(image)[1])
+        return lambda image: (whole(image)[0] + moved, *whole(image)[1:])
 
     monkeypatch.setattr(exported, "network", network)
     monkeypatch.setattr(stage, "TOLERANCE", 1.5)
@@ -127,8 +127,8 @@ def test_what_half_precision_changes_is_measured_on_every_test_face(lay, monkeyp
 def test_half_precision_that_is_no_number_is_refused(lay, monkeypatch):
     opened = exported.network
 
-    def network(path):
-        nan = (np.float32("nan"), np.zeros((8, 8), np.float32))
+    def network(path, threads=None):
+        nan = (np.float32("nan"), np.zeros((8, 8), np.float32), 1.0)
         return (lambda _: nan) if path.parent.name == "pretrained" else opened(path)
 
     monkeypatch.setattr(exported, "network", network)
@@ -146,5 +146,5 @@ def test_the_one_that_came_with_this_repository_is_whole_small_and_not_worthless
     assert facts["half_precision"]["largest_difference"] <= stage.TOLERANCE
     assert all(licence in (folder / "LICENSE").read_text() for licence in facts["licences"])
     assert facts["command"] in (folder / "README.md").read_text()
-    logit, evidence = detector.judge(noise(0, detector.size, detector.size))
+    logit, evidence, _ = detector.judge(noise(0, detector.size, detector.size))
     assert logit == pytest.approx(evidence.mean(), abs=0.1)

@@ -121,7 +121,7 @@ def test_what_is_corrupted_is_what_the_corruptions_make(scored, noise):
 
 
 def test_the_distance_is_that_of_the_pooled_features(scored, noise):
-    row = scored().query("condition == 'clean' and member == 'test/1'").iloc[0]
+    row = scored().query("condition == 'clean' and member == 'faces/test/1'").iloc[0]
     detector = assembly.load(Path(f"data/models/{NAME}.keras"))
     face = tf.constant((noise(1, SIDE, SIDE) // 2 + np.uint8(60)).astype(np.float32))
     first, second, *_ = np.ravel(keras.Model(detector.input, detector.get_layer("pool").output)(face[None]))

@@ -146,24 +146,24 @@ def test_images_keep_their_order_whichever_is_ready_first(packed, monkeypatch):
     monkeypatch.setattr(archive, "read", noted)
     monkeypatch.setattr(processing, "stored", stored)
     names = [f"{('real', 'fake')[number % 2]}/{number}.png" for number in range(10)]
-    found = records.read(*packed({name: f"{number}".encode() for number, name in enumerate(names)}), **JPEG)
+    found = records.read("set", *packed({name: f"{number}".encode() for number, name in enumerate(names)}), **JPEG)
     first = next(found)
     assert len(read) <= 5
-    assert [first, *found] == [(f"stored {n}".encode(), n % 2, name) for n, name in enumerate(names)]
+    assert [first, *found] == [(f"stored {n}".encode(), n % 2, f"set/{name}") for n, name in enumerate(names)]
 
 
 def test_an_image_that_is_no_longer_one_stops_it_in_a_sentence(packed, picture):
     members = {"real/a.png": encoded(picture, "PNG"), "real/b.jpg": encoded(picture)[:300]}
     with pytest.raises(UserError, match=r"faces.zip: real/b.jpg is truncated, though .*run `dvc repro` again"):
-        list(records.read(*packed(members), **JPEG))
+        list(records.read("", *packed(members), **JPEG))
 
 
 def test_a_class_without_any_face_is_refused(packed, portrait, noise, png):
     face, none = encoded(portrait), png(noise(0, 80, 80))
     some = packed({"real/a.jpg": face, "real/b.png": none, "fake/c.jpg": face})
-    assert [record.member for record in records.read(*some, **ALIGNED)] == ["real/a.jpg", "fake/c.jpg"]
+    assert [record.member for record in records.read("set", *some, **ALIGNED)] == ["set/real/a.jpg", "set/fake/c.jpg"]
     with pytest.raises(UserError, match=r"no face is found in any of 2 fake images, which image.align leaves out"):
-        list(records.read(*packed({"real/a.jpg": face, "fake/b.png": none, "fake/c.png": none}), **ALIGNED))
+        list(records.read("", *packed({"real/a.jpg": face, "fake/b.png": none, "fake/c.png": none}), **ALIGNED))
 
 
 def test_faces_are_found_by_several_threads_as_by_one(packed, portrait, monkeypatch):
@@ -171,7 +171,7 @@ def test_faces_are_found_by_several_threads_as_by_one(packed, portrait, monkeypa
     sides = range(150, 400, 25)
     members = {f"real/{side}.png": encoded(portrait.resize((side, side)), "PNG") for side in sides}
     alone = [processing.stored(data, **ALIGNED) for data in members.values()]
-    assert [record.image for record in records.read(*packed(members), **ALIGNED)] == alone
+    assert [record.image for record in records.read("", *packed(members), **ALIGNED)] == alone
 
 
 @pytest.fixture
@@ -195,12 +195,11 @@ def test_shards_photos_and_the_server_show_a_network_the_same_face(
 
     pixels = noise(5, height, width)
     faces, images = packed({"real/a.png": png(pixels)})
-    summary = shards.write(records.read(faces, images, size=64, jpeg=20, align=False), 1, tmp_path, "test", 1)
-    shards.write_summary(tmp_path, {"test": summary})
-    [(batch, _, _)] = shards.faces(tmp_path, "test", size=64, batch_size=1)
+    shards.write(records.read("faces", faces, images, size=64, jpeg=20, align=False), 1, tmp_path, 1)
+    [(batch, _, _)] = shards.faces([tmp_path], size=64, batch_size=1)
     [answer] = answers(Photo("a.png", pixels), [detector], "whole")
     np.testing.assert_array_equal(np.asarray(answer.judgement.crop), batch[0])
-    logit, _ = detector.judge(batch[0].numpy())
+    logit, *_ = detector.judge(batch[0].numpy())
     assert answer.judgement.probability == detector.calibration.probability(np.array(logit))
 
     server = Server()
@@ -217,9 +216,9 @@ def test_predict_gives_a_face_the_logit_that_it_has_in_the_shards(
     asked = (str(tmp_path / "a.jpg"), "--detector", detector.name, "--faces", "whole", "--format", "json")
     command(predict.main, *asked)
     [row] = json.loads(capsys.readouterr().out)
-    logit, _ = detector.judge(image.decode(processing.stored(data, size=64, jpeg=20, align=False)))
+    logit, *_ = detector.judge(image.decode(processing.stored(data, size=64, jpeg=20, align=False)))
     assert row["probability"] == round(float(detector.calibration.probability(np.array(logit))), 6)
-    untouched, _ = detector.judge(image.decode(processing.stored(data, size=64, jpeg=95, align=False)))
+    untouched, *_ = detector.judge(image.decode(processing.stored(data, size=64, jpeg=95, align=False)))
     assert abs(logit - untouched) > 1e-3  # the quality shows
 
 

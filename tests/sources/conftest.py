@@ -279,17 +279,18 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
 
     def write(source: str = "kaggle", dataset: str = "someone/faces", sha256: str | None = None) -> None:
         params = YAML(typ="safe").load(REPO / "params.yaml")
-        params["data"] |= {
+        params["sets"]["faces"] |= {
             "source": source,
+            "dataset": dataset,
+            "sha256": sha256,
             "sample": {"faces_per_class": 8, "size": 32, "seed": 1},
-            "folder": {"path": None},
-            "kaggle": {"dataset": dataset, "sha256": sha256},
         }
         params["weights"]["source"] = "random"
         params["split"]["method"] = "stratified"
         YAML().dump(params, Path("params.yaml"))
 
     write()
+    monkeypatch.setattr(sys, "argv", ["download", "faces"])
     return write
 
 

@@ -26,7 +26,7 @@ from stages.params import Classes
 from stages.sources import kaggle as source
 
 REPO = Path(__file__).parents[2]
-ARCHIVE, SOURCE = Path("data/raw/faces.zip"), Path("data/raw/source.json")
+ARCHIVE, SOURCE = Path("data/raw/faces.zip"), Path("data/raw/faces.json")
 KEEP = Path(".scratch/kaggle/someone--faces")
 PART = KEEP / "archive.zip.part"
 
@@ -34,7 +34,7 @@ PART = KEEP / "archive.zip.part"
 def stage(**environment):
     """The command of the stage, in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "-m", "stages.download"],
+        [sys.executable, "-m", "stages.download", "faces"],
         env={**os.environ, "PYTHONPATH": str(REPO), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -167,7 +167,7 @@ def test_without_credentials_says_how_to_get_some(kaggle, refusal):
     sentence = refusal()
     assert sentence.startswith("found no Kaggle credentials; create a token at https://www.kaggle.com/settings")
     assert "~/.kaggle/access_token" in sentence
-    assert "data.source: sample" in sentence
+    assert "a set with source: sample needs no account" in sentence
     assert kaggle.seen == []
 
 
@@ -219,7 +219,7 @@ def test_verbose_in_the_environment_shows_no_credentials(kaggle, logged_in, proj
     [
         (401, "Kaggle refused the credentials (401); create a token at https://www.kaggle.com/settings"),
         (403, "Kaggle denied access to someone/faces (403); open https://www.kaggle.com/datasets/someone/faces"),
-        (404, "Kaggle has no data set someone/faces (404); check the spelling of data.kaggle.dataset"),
+        (404, "Kaggle has no data set someone/faces (404); check its spelling in params.yaml"),
     ],
 )
 def test_a_refusal_says_what_to_do_and_is_not_tried_again(kaggle, logged_in, refusal, waits, status, said):
@@ -485,7 +485,7 @@ def test_the_default_data_set_without_a_split(kaggle, logged_in, project, refusa
 def test_another_digest_than_the_pinned_one(kaggle, logged_in, project, refusal):
     project(sha256="0" * 64)
     digest = hashlib.sha256(kaggle.archive).hexdigest()
-    assert refusal().startswith(f"the archive of someone/faces has sha256 {digest}, but data.kaggle.sha256 is 000")
+    assert refusal().startswith(f"the archive of someone/faces has sha256 {digest}, but params.yaml has sha256: 000")
     asked = len(kaggle.seen)
     project(sha256=digest)
     download.main()
