@@ -82,12 +82,13 @@ def gather(forward: Network, width: int, folder: Path, split: str, model: Model,
     """
     folders = shards.training(split)
     features, labels = rows.create(folder, split, shards.counts(folders)["images"], width)
-    if len(folders) == 1:
+    if len(params.training_sets) == 1:
         extract(forward, features, labels, folders[0], params)
         return
     scratch, row = project_root() / ".scratch" / "features" / model, 0
     versions = [version(library) for library in ("tensorflow", "keras")]
-    common = digest(Path(f"data/weights/{model}.weights.h5"), CODE, params.features.seen, params.image.size, versions)
+    code = [*CODE, Path(str(assembly.backbone_module(model).__file__))]
+    common = digest(Path(f"data/weights/{model}.weights.h5"), code, params.features.seen, params.image.size, versions)
     with hold(scratch):
         for there in folders:
             images = shards.counts([there])["images"]

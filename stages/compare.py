@@ -269,7 +269,7 @@ def main() -> None:
         shutil.copyfile(f"data/models/{champion['detector']}.keras", part)
 
     if caution := worth.caution(
-        worth.source(params.sets[name].source for name in params.training_sets), champion["weights"]
+        worth.source(params.sets[name].source for name in params.learned_sets), champion["weights"]
     ):
         print(caution.sentence)
     show(table, confidence)

@@ -76,7 +76,7 @@ def main() -> None:
                 [*backbone.layers, *head.layers], trains=fit.start == "fresh", devices=strategy.num_replicas_in_sync
             )
             network = assembly.detector(module, backbone, head)
-            features = keras.Model(network.input, network.get_layer("pool").output)
+            pooled = keras.Model(network.input, network.get_layer("pool").output)
             network.compile(
                 optimizer=optimizer(fit, steps * fit.epochs, strategy.num_replicas_in_sync),
                 loss=keras.losses.BinaryCrossentropy(from_logits=True),
@@ -98,7 +98,7 @@ def main() -> None:
         for there in folders["train"]:  # of each set its share, the first
             count = math.ceil(shards.counts([there])["images"] * min(1.0, distance.FACES / images["train"]))
             faces = shards.labelled([there], size=size, batch_size=fit.batch_size).take(-(-count // fit.batch_size))
-            known.append(features.predict(faces, verbose=0)[:count])
+            known.append(pooled.predict(faces, verbose=0)[:count])
         distance.fit(np.concatenate(known), Path(f"data/models/{model}-finetune.npz"))
         training.write_history(Path(f"plots/detectors/{model}-finetune/history.csv"), journal)
         record.write(

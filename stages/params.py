@@ -34,8 +34,8 @@ def _is_set_name(name: str) -> str:
         raise ValueError(
             f"'{name}' cannot be a set's name; take letters from A to Z, digits, - and _, such as StyleGAN2"
         )
-    if name == "test":
-        raise ValueError("'test' is what tables call all test images together; give the set another name")
+    if re.fullmatch("test|na|nan|null|none|inf|[0-9.e-]*", name, re.IGNORECASE):
+        raise ValueError(f"'{name}' means something else in tables; give the set another name")
     return name
 
 
@@ -392,6 +392,11 @@ class Params(Section):
     def training_sets(self) -> list[str]:
         """The names of the sets to learn from, in their order."""
         return [name for name, one in self.sets.items() if one.use == "train"]
+
+    @property
+    def learned_sets(self) -> list[str]:
+        """The names of the sets that detectors learn from: those to learn from that are not left out as a whole."""
+        return [name for name in self.training_sets if self.unseen(name) != {"real", "fake"}]
 
     def method(self, name: str) -> str:
         """How a set is split: stratified or official."""

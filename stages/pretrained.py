@@ -49,9 +49,11 @@ def main() -> None:
         raise UserError(f"{folder} was not made of {model}; {exported.remedy(folder)}")
     with reading(report := Path(f"data/report/{name}.md")):
         reported = report.read_text(encoding="utf-8")
-    licences = arguments.licence or [source(one).get("licence") for one in learned()]
-    if None in licences:
-        raise UserError('the licence of the training images is not known; give it: --licence "CORPUS: TERMS"')
+    known = {one: source(one).get("licence") for one in learned() if source(one)["source"] != "sample"}
+    licences = [f"{one}: {licence}" for one, licence in known.items() if licence] + (arguments.licence or [])
+    if len(licences) < len(known):
+        without = ", ".join(one for one, licence in known.items() if not licence)
+        raise UserError(f'the licence of {without} is not known; give it for each: --licence "SET: TERMS"')
 
     device.prepare("float32", seed=0)  # nothing is drawn here
     answers = assembly.with_distance(assembly.with_evidence(assembly.load(model)), model.with_suffix(".npz"))
@@ -84,8 +86,11 @@ def main() -> None:
 
 def training_sets() -> list[dict[str, Any]]:
     """What the detector learned from: of each set its name, real and fake training images, and the archive's digest."""
-    counts = read_json(shards.TRAINING)["train"]
-    return [{"name": name, **counts[name], "sha256": source(name)["sha256"]} for name in learned()]
+    counts = {name: shards.counts([shards.folder("train", name)]) for name in learned()}
+    return [
+        {"name": name, "real": count["real"], "fake": count["fake"], "sha256": source(name)["sha256"]}
+        for name, count in counts.items()
+    ]
 
 
 def learned() -> list[str]:

@@ -76,7 +76,7 @@ def gather(params: Params) -> dict[str, Any]:
         "data": data,
         "sources": sources,
         "licence": words.licence,
-        "drawn": worth.source(sources[name]["source"] for name in params.training_sets) == "sample",
+        "drawn": worth.source(sources[name]["source"] for name in params.learned_sets) == "sample",
         "cautions": {name: words.caution(detector) for name, detector in detectors.items()},
         "findings": {name: words.of(detector) for name, detector in detectors.items()},
     }

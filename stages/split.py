@@ -249,7 +249,7 @@ def _stratify(images: pd.DataFrame, names: tuple[str, ...], split: params.Split)
     further from its share than the largest group has images, and groups of one image meet the shares exactly.
     """
     groups = images["relatives" if split.near_duplicates == "keep" else "group"]
-    above = images["first"].groupby(groups).min()  # of each group; NaN for none
+    above = images["last"].groupby(groups).max()  # of each group, NaN for none: what touches a test face trains nothing
     fractions = np.array([getattr(split.fractions, name) for name in names])
     contents = pd.crosstab(groups, images["label"]).reindex(columns=list(LABELS.values()), fill_value=0)
     counts = contents.to_numpy(np.int64)  # groups × classes
@@ -277,7 +277,11 @@ def _shares(weights: NDArray[np.float64], total: int) -> Integers:
 def _require_images(counts: dict[str, Counts], settings: params.Params) -> None:
     """Raise :class:`UserError` unless each split has enough of each class, of all sets that train."""
     split, training = settings.split, settings.training_sets
-    of = {(part, kind): sum(counts[name][part][kind] for name in training) for part in SPLITS for kind in LABELS}
+    of = {
+        (part, kind): sum(counts[name][part][kind] for name in training if kind not in settings.left_out(name))
+        for part in SPLITS
+        for kind in LABELS
+    }
     for (part, kind), count in of.items():
         if count < MIN_IMAGES:
             there = ", ".join(f"{part} {of[part, 'real']:,}/{of[part, 'fake']:,}" for part in SPLITS)

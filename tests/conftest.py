@@ -200,7 +200,7 @@ def reported(bright, tmp_path_factory, png, write_shards):
         Path("data/training.json").unlink()
         for split in ("train", "valid", "test"):
             write_shards(split, "greys", records, 100)
-        provenance = {"source": "folder", "path": "/home/me/greys", "sha256": "ab" * 32, "licence": "Greys: CC BY 4.0"}
+        provenance = {"source": "folder", "path": "/home/me/greys", "sha256": "ab" * 32, "licence": "Greys, CC BY 4.0"}
         Path("data/raw").mkdir(exist_ok=True)
         Path("data/raw/greys.json").write_text(json.dumps(provenance))
         Path("data/report").mkdir()

@@ -47,7 +47,7 @@ def test_the_folder_holds_all_that_others_need(pretrained):
     assert 0 < halved["largest_difference"] < 0.01  # 0 would be full precision
 
     licence, card = ((pretrained / name).read_text() for name in ("LICENSE", "README.md"))
-    assert "- Greys: CC BY 4.0\n" in licence
+    assert "- greys: Greys, CC BY 4.0\n" in licence
     assert card.startswith("---\nlicense: other\nlicense_link: LICENSE\nlibrary_name: keras\n---\n")
     assert "Tells light from dark.\n\n## The copy in this folder\n" in card
     assert "changes 0 verdicts on 16 test faces, and makes the AUC 1.0000, from 1.0000" in card
@@ -64,7 +64,11 @@ def test_it_answers_as_the_whole_detector(pretrained):
 
 def test_licences_may_be_named(lay):
     lay("--licence", "light greys: CC0", "--licence", "dark greys: CC BY 4.0")
-    assert read_json("pretrained/detector.json")["licences"] == ["light greys: CC0", "dark greys: CC BY 4.0"]
+    assert read_json("pretrained/detector.json")["licences"] == [
+        "greys: Greys, CC BY 4.0",
+        "light greys: CC0",
+        "dark greys: CC BY 4.0",
+    ]
     assert "- light greys: CC0\n- dark greys: CC BY 4.0\n" in Path("pretrained/LICENSE").read_text()
     assert not Path("pretrained/old").exists()
 
@@ -75,7 +79,7 @@ def test_licences_may_be_named(lay):
         (f"data/exported/{NAME}/detector.json", {"source": "sample"}, "for others to use: Worth nothing"),
         (f"data/exported/{NAME}/detector.json", {"weights": "random"}, "for others to use: Do not rely on it yet"),
         (f"data/exported/{NAME}/detector.json", {"sha256": "0" * 64}, f"{NAME} was not made of .*; make it again with"),
-        ("data/raw/greys.json", {"licence": None}, "the licence of the training images is not known; give it"),
+        ("data/raw/greys.json", {"licence": None}, "the licence of greys is not known; give it"),
         (f"data/report/{NAME}.md", None, f"{NAME}.md is missing; make it with `dvc repro`"),
         (f"data/exported/{NAME}/network.tflite", None, f"network.tflite is missing; .* export@{NAME}"),
     ],

@@ -47,7 +47,7 @@ def figures(
 ) -> dict[str, float | None]:
     """At most 20 numbers about the corpus.
 
-    ``images``: one row an image that can be used, ``COLUMNS`` of data/index.parquet; ``likeness`` and ``files``
+    ``images``: one row an image that can be used, ``COLUMNS`` of data/index/NAME.parquet; ``likeness`` and ``files``
     (int64, n: which distinct file an image is) in the same order; ``quarantined``: how many images cannot be used;
     ``other``: members of the archive that are no faces. Duplicates are counted in pairs; near ones exclude exact ones.
     """

@@ -1,4 +1,4 @@
-"""data/manifest.csv: one row an image that takes part: ``member,label,split,group``."""
+"""data/manifests/NAME.csv: one row an image that takes part: ``member,label,split,group``."""
 
 from pathlib import Path
 

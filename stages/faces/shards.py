@@ -221,8 +221,8 @@ def augmented(
 ) -> "tf.data.Dataset":
     """Endless batches of (crops as uint8, labels n × 1), each with a fresh crop and flip.
 
-    Both classes of all sets take turns, so that a batch has as many of each, however large the sets are; each is
-    shuffled anew whenever all its images were drawn. ``augment`` may change the pixels
+    Real and fake take turns, and among either the sets, so that a batch has as many of each, however large the sets
+    are; the images of a class of a set are shuffled anew whenever all were drawn. ``augment`` may change the pixels
     (:mod:`stages.faces.augmentation`). ``start`` counts the images drawn before: a resumed run goes on where it was.
     The order, and what happens to an image, depend on ``seed`` and ``start`` alone, not on which thread was faster.
     """
@@ -234,11 +234,14 @@ def augmented(
     ]
 
     buffer = max(1, SHUFFLE_BUFFER // len(classes))
+    turns = [[number for number, one in enumerate(classes) if one[1] == label] for label in (0, 1)]
 
     def crops(number: int) -> "tf.data.Dataset":
         """Endless examples of one class of one set: ``number`` among ``classes``."""
         folder, label, images = classes[number]
-        drawn = start // len(classes) + (number < start % len(classes))  # of this class before
+        sets = turns[label]
+        of_label = (start + 1 - label) // 2  # drawn before, of all sets
+        drawn = of_label // len(sets) + (sets.index(number) < of_label % len(sets))
         records = _records(folder).map(_parse).filter(lambda fields: fields["label"] == label)
         records = records.apply(tf.data.experimental.assert_cardinality(images)).enumerate()
 
@@ -246,17 +249,23 @@ def augmented(
             order = records.shuffle(buffer, seed=seed + turn, reshuffle_each_iteration=False)
             return order.map(lambda row, fields: (turn * images + row, fields["image"], fields["label"]))
 
-        turns = tf.data.Dataset.counter(drawn // images).flat_map(shuffled).skip(drawn % images)
-        return turns.map(lambda row, image, label: (2 * (row * len(classes) + number), image, label))
+        endless = tf.data.Dataset.counter(drawn // images).flat_map(shuffled).skip(drawn % images)
+        return endless.map(lambda row, image, label: (2 * (row * len(classes) + number), image, label))
 
     def example(number: "tf.Tensor", image: "tf.Tensor", label: "tf.Tensor") -> tuple["tf.Tensor", ...]:
         drawn = tf.stack([tf.constant(seed, tf.int64), number])
         window = decode_crop_and_flip(image, size, crop, drawn)
         return augment(window, drawn) if augment else window, label[tf.newaxis]
 
-    turns = tf.data.Dataset.range(start, np.iinfo(np.int64).max).map(lambda place: place % len(classes))
+    def whose(place: "tf.Tensor") -> "tf.Tensor":
+        """The class and set, by number, whose turn is the ``place``-th."""
+        real, fake = (tf.constant(sets, tf.int64) for sets in turns)
+        turn = place // 2
+        return tf.where(place % 2 == 0, real[turn % len(turns[0])], fake[turn % len(turns[1])])
+
+    order = tf.data.Dataset.range(start, np.iinfo(np.int64).max).map(whose)
     return (
-        tf.data.Dataset.choose_from_datasets([crops(number) for number in range(len(classes))], turns)
+        tf.data.Dataset.choose_from_datasets([crops(number) for number in range(len(classes))], order)
         .map(example, num_parallel_calls=tf.data.AUTOTUNE)
         .batch(batch_size, drop_remainder=True)
         .prefetch(tf.data.AUTOTUNE)

@@ -114,10 +114,7 @@ def network(path: Path, threads: int | None = None) -> Network:
     (image_of,) = (place["index"] for place in interpreter.get_input_details())
     outputs = [place["index"] for place in interpreter.get_output_details()]  # in the Keras model's order
     if len(outputs) != 3:
-        raise UserError(
-            f"{path} is of an older version: it gives no distance; make it again with `dvc repro -s -f "
-            f"export@{path.parent.name}`"
-        )
+        raise UserError(f"{path} is of an older version: it gives no distance; {remedy(path.parent)}")
 
     def run(image: Floats) -> tuple[Floats, Floats, Floats]:
         interpreter.set_tensor(image_of, image[np.newaxis])

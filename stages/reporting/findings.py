@@ -106,7 +106,7 @@ class Findings:
     @property
     def licence(self) -> str:
         """What is known of the licences of the images that it was trained on, set by set."""
-        known = {name: licence(self.sources[name]) for name in self.params.training_sets}
+        known = {name: licence(self.sources[name]) for name in self.params.learned_sets}
         if len(known) == 1:
             return known.popitem()[1]
         return "; ".join(f"{name}: {said}" for name, said in known.items())
@@ -138,7 +138,7 @@ class Findings:
 
     def caution(self, detector: dict[str, Any]) -> worth.Caution | None:
         """What to know of a detector before its figures."""
-        source = worth.source(self.sources[name]["source"] for name in self.params.training_sets)
+        source = worth.source(self.sources[name]["source"] for name in self.params.learned_sets)
         return worth.caution(source, detector["record"]["weights"]["source"])
 
     def _at_home(self, detector: dict[str, Any]) -> Finding:
@@ -263,7 +263,7 @@ class Findings:
         exact, near = (self.data[f"{kind}_duplicates_across_splits"] for kind in ("exact", "near"))
         handled = {
             "group": "kept in one split",
-            "drop": "reduced to one image of each group",
+            "drop": "reduced to one image of each group of a set",
             "keep": "left where they fell",
         }[self.params.split.near_duplicates]
         return Finding(

@@ -30,7 +30,7 @@ def fetch(
     path: Path,
     archive: Path,
     *,
-    key: str = "data.folder.path",
+    key: str = "path",
     both: bool = True,
     classes: Classes | None = None,
 ) -> dict[str, Any]:

@@ -299,7 +299,7 @@ def _datasets(params: Params) -> list[Any]:
 
     context = InputTag("mlflow.data.context", "training")
     found = []
-    for name in params.training_sets:
+    for name in params.learned_sets:
         source = read_json(source_file(name))
         digest = source["sha256"][:32]  # MLflow takes 36 characters
         found.append(DatasetInput(Dataset(name, digest, source["source"], json.dumps(source)), [context]))

@@ -86,7 +86,7 @@ def detectors(params: Params) -> Iterator[Detector]:
         record, metrics = Path(f"data/models/{name}.json"), Path(f"data/figures/{name}.json")
         plots, calibration = Path(f"plots/detectors/{name}"), Path(f"data/calibration/{name}.json")
         model_files = (record.with_suffix(".keras"), record.with_suffix(".npz"), record)
-        sources = [source_file(name) for name in params.training_sets]
+        sources = [source_file(name) for name in params.learned_sets]
         needed = (*model_files, metrics, plots / "roc.csv", calibration, *sources)
         if not all(path.exists() for path in needed):
             continue
@@ -96,7 +96,7 @@ def detectors(params: Params) -> Iterator[Detector]:
         card = Path(f"data/report/{name}.md")
         files |= {CARD: card} if card.exists() else {}
         files |= {f"tables/{table.name}": table for table in sorted(plots.glob("*.csv"))}
-        sheets = (Path(f"data/contact_sheets/{one}.jpg") for one in params.training_sets)
+        sheets = (Path(f"data/contact_sheets/{one}.jpg") for one in params.learned_sets)
         files |= {f"contact_sheets/{sheet.name}": sheet for sheet in sheets if sheet.exists()}
         evidence = Path(f"data/explanations/{name}/sheet.jpg")
         files |= {EVIDENCE: evidence} if evidence.exists() else {}
@@ -112,7 +112,7 @@ def _check_params(params: Params, model: str, phase: str) -> None:
     lock = YAML(typ="safe").load(Path("dvc.lock").read_text(encoding="utf-8"))["stages"]
     of_sets = [f"{stage}@{name}" for stage in SET_STAGES for name in params.training_sets]
     of_model = [f"{stage}@{model}" for stage in dict.fromkeys((*MODEL_STAGES, phase))]
-    for stage in (*of_sets, "split", *of_model):
+    for stage in (*of_sets, "audit", "split", *of_model):
         for key, then in lock.get(stage, {}).get("params", {}).get("params.yaml", {}).items():
             now: Any = params.model_dump()
             for part in key.split("."):
@@ -144,7 +144,7 @@ def tags(detector: Detector, params: Params) -> dict[str, str]:
         "model": detector.model,
         "phase": detector.phase,
         "model_sha256": record["model_sha256"],
-        "data_digest": digest(*(read_json(source_file(name))["sha256"] for name in params.training_sets)),
+        "data_digest": digest(*(read_json(source_file(name))["sha256"] for name in params.learned_sets)),
         "params_digest": hashlib.sha256(params.model_dump_json().encode()).hexdigest(),
         "weights": source,
         "weights_asked": asked,
@@ -171,10 +171,10 @@ def source_file(name: str) -> Path:
 def description(detector: Detector, params: Params) -> str:
     """What a detector is, in sentences, and before that what must be known of it."""
     record = detector.record
-    source = worth.source(params.sets[name].source for name in params.training_sets)
+    source = worth.source(params.sets[name].source for name in params.learned_sets)
     caution = worth.caution(source, record["weights"]["source"])
     phase = "a linear head on the frozen backbone" if detector.phase == "baseline" else "fine-tuned end to end"
-    sets = ", ".join(params.training_sets)
+    sets = ", ".join(params.learned_sets)
     said = f"{detector.model}, {phase}, trained on {record['train_images']:,} faces of {sets} ({source})."
     return f"**{caution.sentence}**\n\n{said}" if caution else said
 
@@ -201,7 +201,7 @@ def parameters(detector: Detector, params: Params) -> dict[str, str]:
     values = {
         "model": detector.model,
         "phase": detector.phase,
-        "sets": ",".join(params.training_sets),
+        "sets": ",".join(params.learned_sets),
         "left_out": ",".join(params.split.leave_out),
         "weights": detector.record["weights"]["source"],
         "train_images": detector.record["train_images"],
