@@ -7,6 +7,7 @@ images is empty.
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -234,14 +235,16 @@ def augmented(
     ]
 
     buffer = max(1, SHUFFLE_BUFFER // len(classes))
-    turns = [[number for number, one in enumerate(classes) if one[1] == label] for label in (0, 1)]
+    by_label = [[number for number, one in enumerate(classes) if one[1] == label] for label in (0, 1)]
+    turns = list(filter(None, by_label))
+    places = range(len(turns) * math.lcm(*map(len, turns)))
+    cycle = [turns[place % len(turns)][place // len(turns) % len(turns[place % len(turns)])] for place in places]
 
     def crops(number: int) -> "tf.data.Dataset":
         """Endless examples of one class of one set: ``number`` among ``classes``."""
         folder, label, images = classes[number]
-        sets = turns[label]
-        of_label = (start + 1 - label) // 2  # drawn before, of all sets
-        drawn = of_label // len(sets) + (sets.index(number) < of_label % len(sets))
+        cycles, rest = divmod(start, len(cycle))
+        drawn = cycles * cycle.count(number) + cycle[:rest].count(number)  # of it before
         records = _records(folder).map(_parse).filter(lambda fields: fields["label"] == label)
         records = records.apply(tf.data.experimental.assert_cardinality(images)).enumerate()
 
@@ -257,13 +260,9 @@ def augmented(
         window = decode_crop_and_flip(image, size, crop, drawn)
         return augment(window, drawn) if augment else window, label[tf.newaxis]
 
-    def whose(place: "tf.Tensor") -> "tf.Tensor":
-        """The class and set, by number, whose turn is the ``place``-th."""
-        real, fake = (tf.constant(sets, tf.int64) for sets in turns)
-        turn = place // 2
-        return tf.where(place % 2 == 0, real[turn % len(turns[0])], fake[turn % len(turns[1])])
-
-    order = tf.data.Dataset.range(start, np.iinfo(np.int64).max).map(whose)
+    order = tf.data.Dataset.range(start, np.iinfo(np.int64).max).map(
+        lambda place: tf.constant(cycle, tf.int64)[place % len(cycle)]
+    )
     return (
         tf.data.Dataset.choose_from_datasets([crops(number) for number in range(len(classes))], order)
         .map(example, num_parallel_calls=tf.data.AUTOTUNE)
