@@ -225,7 +225,7 @@ class Findings:
                 "On corrupted copies",
                 f"the worst of the {len(table) - table['corruption'].nunique()} conditions is {worst['corruption']} "
                 f"{worst['level']}: AUC {interval(worst, 'roc_auc')}, against {clean['roc_auc']:.4f} of the same "
-                f"{worst['n']} images as they are; fakes found fall from {percent(clean['recall_fake'], 0)} to "
+                f"{worst['n']} images as they are; fakes found go from {percent(clean['recall_fake'], 0)} to "
                 f"{percent(worst['recall_fake'], 0)} at the same threshold.",
             )
         ]
