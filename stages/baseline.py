@@ -82,7 +82,7 @@ def gather(forward: Network, width: int, folder: Path, split: str, model: Model,
     """
     folders = shards.training(split)
     features, labels = rows.create(folder, split, shards.counts(folders)["images"], width)
-    if len(params.training_sets) == 1:
+    if len(folders) == len(params.training_sets) == 1:
         extract(forward, features, labels, folders[0], params)
         return
     scratch, row = project_root() / ".scratch" / "features" / model, 0

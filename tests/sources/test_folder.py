@@ -201,7 +201,7 @@ def test_one_class_is_not_enough(faces, kind):
 
 
 def test_a_missing_folder(faces):
-    with pytest.raises(UserError, match=r"nowhere does not exist; set data\.folder\.path to a folder or \.zip"):
+    with pytest.raises(UserError, match=r"nowhere does not exist; set path to a folder or \.zip"):
         fetch(Path("nowhere"))
 
 
