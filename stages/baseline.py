@@ -87,7 +87,7 @@ def gather(forward: Network, width: int, folder: Path, split: str, model: Model,
         return
     scratch, row = project_root() / ".scratch" / "features" / model, 0
     versions = [version(library) for library in ("tensorflow", "keras")]
-    code = [*CODE, Path(str(assembly.backbone_module(model).__file__))]
+    code = [*CODE, Path(str(assembly.__file__)).with_name(f"{model}.py")]
     common = digest(Path(f"data/weights/{model}.weights.h5"), code, params.features.seen, params.image.size, versions)
     with hold(scratch):
         for there in folders:
