@@ -22,7 +22,6 @@ import pyarrow.parquet as pq
 from stages import params
 from stages.errors import run
 from stages.faces import audit, duplicates
-from stages.faces.duplicates import Likeness
 from stages.files import publish, reading, write_json
 
 INDEXES, GROUPS, ACROSS = Path("data/index"), Path("data/groups"), Path("data/across.parquet")
@@ -42,7 +41,6 @@ def main() -> None:
     digests = duplicates.hash_bytes(chain.from_iterable(column(name, "sha256") for name in settings.sets))
     files = np.unique(digests, axis=0, return_inverse=True)[1].ravel()
     del digests
-    images["group"] = likeness.group
     number = pd.Categorical(images["set"], list(settings.sets)).codes.astype(np.int64)
     group, across = duplicates.apart(likeness.code, likeness.links, number)
     with publish(GROUPS) as folder:
@@ -54,9 +52,10 @@ def main() -> None:
 
     def figures(names: list[str]) -> dict[str, float | None]:
         chosen = images["set"].isin(names).to_numpy()
-        alike = Likeness(likeness.code[chosen], likeness.links, likeness.group[chosen])
+        alike = duplicates.among(likeness.code, likeness.links, chosen)
         bad, other = (sum(counts) for counts in zip(*map(unusable, names), strict=True))
-        return audit.figures(images[chosen], alike, files[chosen], quarantined=bad, other=other)
+        rows = images[chosen].assign(group=alike.group)
+        return audit.figures(rows, alike, files[chosen], quarantined=bad, other=other)
 
     alone = {name: figures([name]) for name in settings.sets}
     training = settings.training_sets

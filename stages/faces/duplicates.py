@@ -60,6 +60,16 @@ def alike(hashes: Hashes, bits: int) -> Likeness:
     return Likeness(code, links, _components(code, links))
 
 
+def among(code: Integers, links: Integers, chosen: NDArray[np.bool_]) -> Likeness:
+    """The likeness of some images (``chosen``: bool, n) alone: no other image joins them.
+
+    ``code`` (n) and ``links`` (m × 2) as in :class:`Likeness`.
+    """
+    code = code[chosen]
+    links = links[np.isin(links, code).all(axis=1)]
+    return Likeness(code, links, _components(code, links))
+
+
 def apart(code: Integers, links: Integers, part: Integers) -> tuple[Integers, Integers]:
     """The groups within each part alone, and the pairs of groups that are alike across parts.
 
@@ -72,8 +82,7 @@ def apart(code: Integers, links: Integers, part: Integers) -> tuple[Integers, In
     known = np.full((part.max(initial=-1) + 1, len(codes)), -1)  # the group of each code in each part
     for number, of in enumerate(known):
         chosen = part == number
-        here = np.isin(codes, code[chosen])
-        group[chosen] = groups + _components(code[chosen], links[here[links].all(axis=1)])
+        group[chosen] = groups + among(code, links, chosen).group
         groups = group[chosen].max(initial=groups - 1) + 1
         of[code[chosen]] = group[chosen]
         for earlier in known[:number]:
@@ -128,8 +137,7 @@ def count_pairs(code: Integers, links: Integers, part: Integers) -> int:
 
     ``code`` (n) and ``links`` (m × 2) as in :class:`Likeness`; ``part`` (n), from 0: the split or class of each image.
     """
-    codes = max(code.max(initial=-1), links.max(initial=-1)) + 1  # links may be of images that are not counted
-    members = np.zeros((codes, part.max(initial=-1) + 1), np.int64)
+    members = np.zeros((code.max(initial=-1) + 1, part.max(initial=-1) + 1), np.int64)
     np.add.at(members, (code, part), 1)
     equal = (members * (members - 1) // 2).sum()
     linked = (members[links[:, 0]] * members[links[:, 1]]).sum()

@@ -108,3 +108,14 @@ def test_pairs_are_counted_inside_parts():
 def test_no_images_make_no_pairs():
     nothing = np.empty(0, np.int64)
     assert duplicates.count_pairs(nothing, np.empty((0, 2), np.int64), nothing) == 0
+
+
+def test_what_joins_two_images_from_outside_joins_no_group_within():
+    code, links = np.array([0, 1, 2]), np.array([[0, 1], [1, 2]])  # the first is near the second, and that the third
+    part = np.array([0, 1, 0])
+    group, pairs = duplicates.apart(code, links, part)
+    assert group.tolist() == [0, 2, 1]
+    assert pairs.tolist() == [[2, 0], [2, 1]]
+    alone = duplicates.among(code, links, part == 0)
+    assert (alone.code.tolist(), alone.links.tolist(), alone.group.tolist()) == ([0, 2], [], [0, 1])
+    assert duplicates.among(code, links, part >= 0).group.tolist() == [0, 0, 0]
