@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stages import params
 from stages import pretrained as stage
 from stages.errors import UserError
 from stages.files import read_json
@@ -152,3 +153,7 @@ def test_the_one_that_came_with_this_repository_is_whole_small_and_not_worthless
     assert facts["command"] in (folder / "README.md").read_text()
     logit, evidence, _ = detector.judge(noise(0, detector.size, detector.size))
     assert logit == pytest.approx(evidence.mean(), abs=0.1)
+
+
+def test_the_parameters_that_made_it_are_ones_that_the_pipeline_takes():
+    assert params.load(ROOT / "docs/pretrained.yaml").learned_sets == ["faces", "sfhq"]
