@@ -104,9 +104,7 @@ def detectors() -> Iterator[Row]:
         for detector, _, _ in detectors_of(params.models):
             # not only whether the files are there: those of an earlier run stay where another runs some stages alone
             stale = repo.status(targets=[f"evaluate@{detector}"], with_deps=True)
-            if any(
-                not stage.startswith("look") for stage in stale
-            ):  # `look` is never up to date where a folder is named
+            if not all(stage.startswith("look") for stage in stale):  # it always has to run where a folder is named
                 print(f"{detector} is not recorded: its figures are not up to date", file=sys.stderr)
                 continue
             figures = read_json(f"data/figures/{detector}.json")

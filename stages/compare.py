@@ -193,7 +193,7 @@ def empty_board(title: str, columns: Sequence[str]) -> Table:
     """A table for a terminal: names left, figures right."""
     board = Table(box=SIMPLE, pad_edge=False, collapse_padding=True, title=title)
     for number, column in enumerate(columns):
-        board.add_column(column, justify="right" if number else "left", no_wrap=True)
+        board.add_column(column, justify="right" if number else "left", no_wrap=number > 0)
     return board
 
 

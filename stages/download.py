@@ -25,7 +25,7 @@ def fetch(name: str, params: Params, archive: Path) -> dict[str, Any]:
 
         assert chosen.sample, "stages.params refuses an empty section"
         return sample.fetch(chosen.sample.faces_per_class, chosen.sample.size, chosen.sample.seed, archive)
-    both = params.training_sets == [name]  # or another set may have the other class
+    both = params.needs_both(name)
     if chosen.source == "folder":
         from stages.sources import folder
 

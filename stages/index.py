@@ -79,7 +79,7 @@ def main() -> None:
     path, index, quarantine = ARCHIVES / f"{name}.zip", INDEXES / f"{name}.parquet", QUARANTINE / f"{name}.csv"
     index.parent.mkdir(parents=True, exist_ok=True)
     classes = read_json(ARCHIVES / f"{name}.json").get("classes")
-    both = settings.training_sets == [name]  # or another set may have the other class
+    both = settings.needs_both(name)
     with archive.open_archive(path) as faces, tempfile.TemporaryFile(dir=index.parent) as rows:
         other = _describe_all(path, faces, rows, both, classes)
         _check(path, rows, settings.data.max_quarantined, both)

@@ -398,6 +398,10 @@ class Params(Section):
         """The names of the sets that detectors learn from: those to learn from that are not left out as a whole."""
         return [name for name in self.training_sets if self.unseen(name) != {"real", "fake"}]
 
+    def needs_both(self, name: str) -> bool:
+        """Whether a set must hold both classes, as no other set to learn from may have the one that it lacks."""
+        return self.training_sets == [name]
+
     def method(self, name: str) -> str:
         """How a set is split: stratified or official."""
         return self.sets[name].split or self.split.method

@@ -95,7 +95,7 @@ def training_sets() -> list[dict[str, Any]]:
 
 def learned() -> list[str]:
     """The names of the sets that the detector learned from."""
-    return list(read_json(shards.TRAINING)["train"])
+    return [folder.name for folder in shards.training("train")]
 
 
 def source(name: str) -> dict[str, Any]:

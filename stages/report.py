@@ -25,7 +25,7 @@ from stages import tracking
 from stages.errors import run
 from stages.files import publish, read_json
 from stages.params import Params, Phase, load
-from stages.reporting import figures, findings, worth
+from stages.reporting import figures, findings
 
 REPORT = Path("data/report")
 MADE = f"""Made: {REPORT}/index.html, {REPORT}/*.md (a card for each detector), data/champion.keras, metrics/, plots/.
@@ -76,7 +76,7 @@ def gather(params: Params) -> dict[str, Any]:
         "data": data,
         "sources": sources,
         "licence": words.licence,
-        "drawn": worth.source(sources[name]["source"] for name in params.learned_sets) == "sample",
+        "drawn": words.source == "sample",
         "cautions": {name: words.caution(detector) for name, detector in detectors.items()},
         "findings": {name: words.of(detector) for name, detector in detectors.items()},
     }

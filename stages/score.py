@@ -82,9 +82,9 @@ def main() -> None:
             stale.unlink()
 
     scores = pd.concat(tables, ignore_index=True)
-    for unseen, kinds in ((one, params.unseen(one)) for one in params.sets):
-        of = (scores["set"] == unseen) & scores["label"].isin([layout.LABELS[kind] for kind in kinds])
-        scores.loc[of, "split"] = "unseen"
+    for one in params.sets:
+        labels = [layout.LABELS[kind] for kind in params.unseen(one)]
+        scores.loc[(scores["set"] == one) & scores["label"].isin(labels), "split"] = "unseen"
     with publish(f"data/scores/{name}.parquet") as part:
         scores.to_parquet(part, index=False)
     conditions = scores.loc[scores["split"] == "test", "condition"].nunique()

@@ -77,7 +77,7 @@ def main() -> None:
             counts[name] = _counts(images)
             images = images.assign(group=pd.factorize(images["group"])[0])
             manifest.write(images, part / f"{name}.csv")
-            _summarise(name, images, quarantined, total)
+            _summarise(name, images, counts[name], quarantined, total)
         _require_images(counts, settings)
     learned = {
         split: {name: counts[name][split] for name in settings.training_sets if any(counts[name][split].values())}
@@ -306,10 +306,10 @@ def _counts(images: pd.DataFrame) -> Counts:
     return {split: {kind: int(found.get((split, label), 0)) for kind, label in LABELS.items()} for split in SPLITS}
 
 
-def _summarise(name: str, images: pd.DataFrame, quarantined: int, sound: int) -> None:
+def _summarise(name: str, images: pd.DataFrame, counts: Counts, quarantined: int, sound: int) -> None:
     """A table of what takes part of a set, what was left out, and how many images give an earlier split away."""
     print(f"{MANIFESTS / name}.csv: {len(images):,} images")
-    for split, count in _counts(images).items():
+    for split, count in counts.items():
         print(f"  {split:<5}  {count['real']:>8,} real  {count['fake']:>8,} fake")
     print(f"left out: {quarantined:,} quarantined, {sound - len(images):,} others")
     rank = pd.Series(_rank(images["split"]), images.index)

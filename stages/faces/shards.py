@@ -237,8 +237,7 @@ def augmented(
     buffer = max(1, SHUFFLE_BUFFER // len(classes))
     by_label = [[number for number, one in enumerate(classes) if one[1] == label] for label in (0, 1)]
     turns = list(filter(None, by_label))
-    places = range(len(turns) * math.lcm(*map(len, turns)))
-    cycle = [turns[place % len(turns)][place // len(turns) % len(turns[place % len(turns)])] for place in places]
+    cycle = [sets[turn % len(sets)] for turn in range(math.lcm(*map(len, turns))) for sets in turns]
 
     def crops(number: int) -> "tf.data.Dataset":
         """Endless examples of one class of one set: ``number`` among ``classes``."""

@@ -104,6 +104,11 @@ class Findings:
         self.data, self.sources, self.board, self.pairs, self.params = data, sources, board, pairs, params
 
     @property
+    def source(self) -> str:
+        """Where the images that it was trained on came from, in one word."""
+        return worth.source(self.sources[name]["source"] for name in self.params.learned_sets)
+
+    @property
     def licence(self) -> str:
         """What is known of the licences of the images that it was trained on, set by set."""
         known = {name: licence(self.sources[name]) for name in self.params.learned_sets}
@@ -138,8 +143,7 @@ class Findings:
 
     def caution(self, detector: dict[str, Any]) -> worth.Caution | None:
         """What to know of a detector before its figures."""
-        source = worth.source(self.sources[name]["source"] for name in self.params.learned_sets)
-        return worth.caution(source, detector["record"]["weights"]["source"])
+        return worth.caution(self.source, detector["record"]["weights"]["source"])
 
     def _at_home(self, detector: dict[str, Any]) -> Finding:
         metrics = detector["metrics"]
