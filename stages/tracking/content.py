@@ -22,6 +22,7 @@ from stages.reporting import worth
 EVIDENCE = "class_activation_maps.jpg"
 CALIBRATION, CARD = "calibration.json", "model_card.md"  # their names in a run
 SET_STAGES, MODEL_STAGES = ("download", "index", "preprocess"), ("weights", "baseline")
+SET_FIGURES = ("roc_auc", "recall_fake", "false_positive_rate", "tpr_at_fpr_5pct", "fpr_at_fpr_5pct")
 FIT_FIGURES = ("epochs", "best_epoch", "best_val_auc", "trainable_parameters", "train_seconds", "images_per_second")
 
 
@@ -87,7 +88,7 @@ def detectors(params: Params) -> Iterator[Detector]:
         plots, calibration = Path(f"plots/detectors/{name}"), Path(f"data/calibration/{name}.json")
         model_files = (record.with_suffix(".keras"), record.with_suffix(".npz"), record)
         sources = [source_file(name) for name in params.learned_sets]
-        needed = (*model_files, metrics, plots / "roc.csv", calibration, *sources)
+        needed = (*model_files, metrics, plots / "sets.csv", calibration, *sources)
         if not all(path.exists() for path in needed):
             continue
         _check_params(params, model, phase)
@@ -236,6 +237,9 @@ def curves(detector: Detector) -> Iterator[Point]:
 
 
 def figures(detector: Detector) -> dict[str, float]:
-    """The numbers of the metrics file under their own names, and those of the record as ``fit/…``."""
+    """The numbers of the metrics file under their own names, the record's as ``fit/…``, a set's as ``NAME/…``."""
     values = {**detector.metrics, **{f"fit/{name}": detector.record.get(name) for name in FIT_FIGURES}}
-    return {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
+    numbers = {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
+    with (detector.plots / "sets.csv").open(newline="", encoding="utf-8") as file:
+        of_sets = [row for row in csv.DictReader(file) if row["set"] != "test"]
+    return numbers | {f"{row['set']}/{name}": float(row[name]) for row in of_sets for name in SET_FIGURES if row[name]}

@@ -102,6 +102,12 @@ def write_detector(folder: Path, name: str, number: int) -> None:
         write_csv(folder / f"plots/detectors/{name}/history.csv", header, history)
     curve = [[share / 10, (share / 10) ** 0.4, 1 - share / 10] for share in range(11)]
     write_csv(folder / f"plots/detectors/{name}/roc.csv", "false_positive_rate,true_positive_rate,threshold", curve)
+    of_sets = [["test", "", True, 0.9, 0.8, 0.1, 0.85, 0.05], ["swaps", "swaps", False, "", 0.4, "", 0.3, ""]]
+    write_csv(
+        folder / f"plots/detectors/{name}/sets.csv",
+        "set,generator,seen,roc_auc,recall_fake,false_positive_rate,tpr_at_fpr_5pct,fpr_at_fpr_5pct",
+        of_sets,
+    )
     curve = [[share / 10, 1 - share / 20, 1 - share / 10] for share in range(11)]
     write_csv(folder / f"plots/detectors/{name}/pr.csv", "recall,precision,threshold", curve)
     cells = [

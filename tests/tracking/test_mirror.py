@@ -128,9 +128,11 @@ def test_the_command_makes_one_complete_run_a_detector(written: Path, tmp_path: 
         metrics = json.loads((folder / f"data/figures/{name}.json").read_text())
         assert {**run.data.metrics, **run.data.tags}.items() >= metrics.items()  # numbers here, words there
         assert run.data.metrics["fit/train_seconds"] == 12.5
+        of_sets = {metric: value for metric, value in run.data.metrics.items() if metric.startswith("swaps/")}
+        assert of_sets == {"swaps/recall_fake": 0.4, "swaps/tpr_at_fpr_5pct": 0.3}  # it has no real faces
         assert artifacts(client, run) == {
             *(f"{plot}.png" for plot in ("roc", "pr", "confusion", "scores")),
-            *(f"tables/{plot}.csv" for plot in ("roc", "pr", "confusion", "scores", "report")),
+            *(f"tables/{plot}.csv" for plot in ("roc", "pr", "confusion", "scores", "sets", "report")),
             *(("history.png", "tables/history.csv") if name.endswith("finetune") else ()),
             "metrics.json",
             "training.json",
