@@ -1,7 +1,8 @@
-"""Command: apply a preset, a file of presets/ that holds only the keys that differ, to params.yaml.
+"""Command: apply presets, files of presets/ that hold only the keys that differ, to params.yaml.
 
-``python -m stages.preset kaggle`` rewrites params.yaml and keeps its comments; ``--overrides`` prints the same as
-arguments instead, for ``dvc exp run $(python -m stages.preset kaggle --overrides)``.
+``python -m stages.preset kaggle`` rewrites params.yaml and keeps its comments; of several, ``kaggle many``, the later
+one goes before the earlier. ``--overrides`` prints the same as arguments instead, for ``dvc exp run $(python -m
+stages.preset kaggle --overrides)``.
 """
 
 import argparse
@@ -21,29 +22,31 @@ PARAMS, PRESETS = Path("params.yaml"), Path("presets")
 
 
 def main() -> None:
-    """Apply a preset, or print it as overrides."""
+    """Apply presets, or print them as overrides."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", help="a file of presets/, without .yaml")
+    parser.add_argument("names", nargs="+", metavar="NAME", help="a file of presets/, without .yaml")
     parser.add_argument("--overrides", action="store_true", help="print -S key=value … for dvc exp run; change nothing")
     arguments = parser.parse_args()
 
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 1000
-    preset = read(preset_file(arguments.name), yaml)
-    if arguments.overrides:
-        print(" ".join(f"-S {key}={literal(value)}" for key, value in leaves(preset)))
-        return
+    preset = {key: value for name in arguments.names for key, value in leaves(read(preset_file(name), yaml))}
+    names = " and ".join(arguments.names)
     params = read(PARAMS, yaml)
-    for key, value in leaves(preset):
-        put(params, key, value)
+    added = {key for key, value in preset.items() if put(params, key, value)}
+    if arguments.overrides:
+        if added:
+            raise UserError(f"{names} adds sets, which are too long for overrides; leave --overrides out, and commit")
+        print(" ".join(f"-S {key}={literal(value)}" for key, value in preset.items()))
+        return
     text = io.StringIO()
     yaml.indent(mapping=2, sequence=4, offset=2)
     yaml.dump(params, text)
-    check(YAML(typ="safe", pure=True).load(text.getvalue()), f"params.yaml with preset {arguments.name}")
+    check(YAML(typ="safe", pure=True).load(text.getvalue()), f"params.yaml with preset {names}")
     with publish(PARAMS) as part:
         part.write_text(text.getvalue(), encoding="utf-8")
-    print(f"params.yaml now has preset {arguments.name}; see what it changed with: dvc params diff")
+    print(f"params.yaml now has preset {names}; see what it changed with: dvc params diff")
 
 
 def preset_file(name: str) -> Path:
@@ -64,22 +67,28 @@ def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", value
 
 
-def put(params: Any, key: str, value: Any) -> None:
-    """Set a dotted key that exists already. Raises :class:`UserError` where it does not."""
+def put(params: Any, key: str, value: Any) -> bool:
+    """Set a dotted key; return whether it is new. Raises :class:`UserError` for a new one that is not of a set."""
     *path, last = key.split(".")
     section = params
     for part in path:
+        if path[0] == "sets" and section is not params:
+            section.setdefault(part, {})
         section = section.get(part) if isinstance(section, dict) else None
-    if not isinstance(section, dict) or last not in section:
+    if not isinstance(section, dict) or (last not in section and path[0] != "sets"):
         raise UserError(f"the preset sets {key}, which params.yaml does not have; mend the preset")
+    new = last not in section
     section[last] = value
+    return new
 
 
 def literal(value: Any) -> str:
     """A value as Hydra's override grammar reads it, without blanks, so that it survives ``$(…)`` in a shell."""
-    return (
-        "null" if value is None else json.dumps(value, separators=(",", ":")) if isinstance(value, list) else str(value)
-    )
+    if value is None:
+        return "null"
+    if isinstance(value, list):
+        return json.dumps(value, separators=(",", ":"))
+    return str(value)
 
 
 if __name__ == "__main__":

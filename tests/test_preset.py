@@ -57,6 +57,25 @@ def test_kaggle_is_the_full_corpus_with_its_official_split(project: Path, monkey
     )
 
 
+def test_several_presets_apply_in_their_order_and_may_add_sets(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command(monkeypatch, "kaggle", "many")
+    loaded = params.load()
+    assert loaded.training_sets == ["faces", "sfhq", "artifact"]
+    assert {name: loaded.method(name) for name in loaded.sets} == {
+        "faces": "official",
+        "sfhq": "stratified",
+        "artifact": "stratified",
+    }
+    assert (loaded.image.size, loaded.image.crop, loaded.features.batch_size) == (200, 192, 256)
+
+
+def test_sets_that_a_preset_adds_are_not_printed_as_overrides(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = Path("params.yaml").read_bytes()
+    with pytest.raises(UserError, match="kaggle and many adds sets, which are too long for overrides"):
+        command(monkeypatch, "kaggle", "many", "--overrides")
+    assert Path("params.yaml").read_bytes() == before
+
+
 def test_overrides_are_printed_and_change_nothing(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
