@@ -10,8 +10,8 @@
 status``. A newer measurement of the same detector on the same faces with the same seed replaces the older. ``table``
 prints Markdown: "a (b–c)" is a figure with its interval, "a (b to c)" the mean and the range of several seeds.
 ``curve`` writes docs/learning_curve.csv and draws docs/learning_curve.png of it. ``check`` says whether each table of
-README.md and docs/*.md between ``<!-- results: SET … -->`` and ``<!-- /results -->`` is what ``table SET …`` prints;
-``write`` puts it there.
+README.md and docs/*.md between ``<!-- results: SET … -->`` and ``<!-- /results -->`` is what ``table SET …`` prints,
+and so for ``generators`` (:mod:`bench.generators`); ``write`` puts it there.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from statistics import mean
 import pandas as pd
 from dvc.repo import Repo
 
+from bench import generators
 from bench.curve import draw, exponent, power_law
 from stages.errors import UserError, run
 from stages.files import commit, publish, read_json
@@ -39,8 +40,8 @@ FIGURES = ("roc_auc", "roc_auc_low", "roc_auc_high", "accuracy", "average_precis
 KEY = ("set", "left_out", "n_train", "detector", "seed")
 COLUMNS = (*KEY, *FIGURES, "n", "seconds", "commit", "command")
 HEAD = ("detector", "training faces", "ROC AUC", "accuracy", "average precision", "training, s", "n")
-OPEN = "<!-- results: "
-TABLE = re.compile(rf"{OPEN}(.+?) -->\n(.*?)<!-- /results -->", re.DOTALL)
+TABLE = re.compile(r"<!-- (results|generators): (.+?) -->\n(.*?)<!-- /\1 -->", re.DOTALL)
+OPEN = re.compile(r"<!-- (?:results|generators): ")
 MIN_SIZES = 3  # a line through two has no interval
 
 
@@ -214,11 +215,18 @@ def renewed(page: Path) -> str:
     text = page.read_text(encoding="utf-8")
 
     def now(found: re.Match[str]) -> str:
-        arguments = parser().parse_args(["table", *shlex.split(found[1])])
-        return f"{OPEN}{found[1]} -->\n\n{table(arguments.sets, arguments.n_train)}\n\n<!-- /results -->"
+        kind, said = found[1], found[2]
+        if kind == "results":
+            arguments = parser().parse_args(["table", *shlex.split(said)])
+            made = table(arguments.sets, arguments.n_train)
+        else:
+            made = generators.table(said, generators.read())
+        return f"<!-- {kind}: {said} -->\n\n{made}\n\n<!-- /{kind} -->"
 
-    if any(OPEN in found[2] for found in TABLE.finditer(text)) or len(TABLE.findall(text)) != text.count(OPEN):
-        raise UserError(f"a table of {page} begins with {OPEN}… --> and has no end; write <!-- /results --> below it")
+    if any(OPEN.search(found[3]) for found in TABLE.finditer(text)) or len(TABLE.findall(text)) != len(
+        OPEN.findall(text)
+    ):
+        raise UserError(f"a table of {page} begins with <!-- NAME: … --> and has no end; write <!-- /NAME --> below it")
     return TABLE.sub(now, text)
 
 

@@ -1,0 +1,140 @@
+"""What a detector is worth on a generator that it learned from, and on one that was left out: a table over experiments.
+
+    python -m bench.generators EXPERIMENT … [--to FOLDER]
+
+Each experiment is a `dvc exp run -n EXPERIMENT` with the same sets and another `split.leave_out`; of each,
+plots/cross_generator.csv is read. Writes generators.csv and generators.png into FOLDER (docs/), and prints the table.
+Of a set that detectors learned from, only the experiment that left nothing out counts. The tables of README.md and
+docs/*.md between ``<!-- generators: DETECTOR -->`` and ``<!-- /generators -->`` are made of the file by
+``python -m bench.results write``.
+"""
+
+import argparse
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import dvc.api
+import pandas as pd
+from dvc.exceptions import DvcException
+from matplotlib.figure import Figure
+
+from stages.errors import UserError, run
+from stages.files import publish, reading
+
+CROSS = "plots/cross_generator.csv"
+KEPT = Path("docs/generators.csv")
+ALL, OTHERS = "every generator", "every other generator"
+HEAD = ("faces", "learned from", "fakes found", "reals called fake", "AUC", "real / fake")
+SHOWN = (("fakes found", "tpr_at_fpr_5pct"), ("AUC", "roc_auc"))
+
+
+def main() -> None:
+    """Gather the experiments that the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("experiments", nargs="+", metavar="EXPERIMENT")
+    parser.add_argument("--to", type=Path, default=KEPT.parent, metavar="FOLDER", help="default: docs")
+    arguments = parser.parse_args()
+    gathered = gather([measured(name) for name in arguments.experiments])
+    with publish(arguments.to / KEPT.name) as part:
+        gathered.to_csv(part, index=False)
+    with publish(arguments.to / KEPT.with_suffix(".png").name) as part:
+        draw(gathered, part)
+    for detector in gathered["detector"].unique():
+        print(f"{detector}\n\n{table(detector, gathered)}\n")
+
+
+def measured(experiment: str) -> pd.DataFrame:
+    """The figures of one experiment on each set."""
+    try:
+        text = dvc.api.read(CROSS, rev=experiment)
+    except (DvcException, FileNotFoundError):
+        raise UserError(
+            f"there is no experiment {experiment!r} with {CROSS}; `dvc exp list` names those that are there"
+        ) from None
+    figures = pd.read_csv(io.StringIO(text))
+    figures = figures[figures["set"] != "test"]
+    if figures.empty:
+        raise UserError(f"the experiment {experiment!r} has one set only; add others to sets in params.yaml")
+    return figures.assign(experiment=experiment, generator=figures["generator"].fillna(figures["set"]))
+
+
+def gather(experiments: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The figures of all experiments with what detectors ``learned_from``, by detector and set, seen before unseen.
+
+    An experiment without one generator tells of that one only, and one without several of all that it did not see.
+    """
+    learnable = {name for figures in experiments for name in figures.loc[figures["seen"], "generator"]}
+    tables = []
+    for figures in experiments:
+        known = [
+            name for name in figures["generator"].unique() if name in set(figures.loc[figures["seen"], "generator"])
+        ]
+        lacking = learnable - set(known)
+        if not lacking:
+            table = figures.assign(learned_from=figures["seen"].map({True: ALL, False: OTHERS}))
+        elif len(lacking) == 1 and len(known) > 1:
+            table = figures[figures["generator"].isin(lacking)].assign(learned_from=OTHERS)
+        else:
+            table = figures[~figures["seen"]].assign(learned_from=", ".join(known))
+        tables.append(table)
+    gathered = pd.concat(tables, ignore_index=True)
+    order = {name: place for place, name in enumerate(experiments[0]["set"].unique())}
+    gathered["place"] = gathered["set"].map(order)
+    gathered["rank"] = gathered["learned_from"].map({ALL: 0, OTHERS: 1}).fillna(2)
+    gathered = gathered.sort_values(["detector", "place", "rank"], kind="stable").drop(columns=["place", "rank"])
+    first = ["set", "generator", "learned_from", "seen", "experiment", "detector"]
+    return gathered[first + [column for column in gathered if column not in first]]
+
+
+def read(path: Path = KEPT) -> pd.DataFrame:
+    """The figures that were gathered before."""
+    with reading(path):
+        return pd.read_csv(path)
+
+
+def table(detector: str, figures: pd.DataFrame) -> str:
+    """The figures of a detector as Markdown, at the threshold for 5 % of false alarms on its validation faces."""
+    rows = figures[figures["detector"] == detector]
+    if rows.empty:
+        raise UserError(f"{KEPT} has no row of {detector}; `python -m bench.generators EXPERIMENT …` adds some")
+    lines = [HEAD, ("---", "---", *["---:"] * (len(HEAD) - 2))]
+    for row in rows.to_dict("records"):
+        shares = (
+            f"{row[f]:.0%} ({row[f'{f}_low'] * 100:.0f}–{row[f'{f}_high'] * 100:.0f})".replace("%", " %")
+            for f in ("tpr_at_fpr_5pct", "fpr_at_fpr_5pct")
+        )
+        auc = f"{row['roc_auc']:.3f} ({row['roc_auc_low']:.3f}–{row['roc_auc_high']:.3f})"
+        faces = f"{row['set']}: {row['generator']}"
+        lines.append((faces, row["learned_from"], *shares, auc, f"{row['n_real']:,} / {row['n_fake']:,}"))
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def draw(figures: pd.DataFrame, path: Path) -> None:
+    """A PNG: a row a set, a dot an experiment; full where the generator was learned from, hollow where it was not."""
+    detectors, sets = list(figures["detector"].unique()), list(figures["set"].unique())
+    figure = Figure(figsize=(10, 1.2 + 0.62 * len(sets) * len(detectors)), dpi=110, layout="constrained")
+    panels = figure.subplots(len(detectors), len(SHOWN), squeeze=False, sharey=True)
+    sources = list(figures["learned_from"].unique())
+    for (detector, part), row in zip(figures.groupby("detector", sort=False), panels, strict=True):
+        for (title, column), axes in zip(SHOWN, row, strict=True):
+            for number, source in enumerate(sources):
+                dots = part[part["learned_from"] == source]
+                at = dots["set"].map(sets.index) + 0.22 * (number - (len(sources) - 1) / 2)
+                ends = [dots[column] - dots[f"{column}_low"], dots[f"{column}_high"] - dots[column]]
+                colour = f"C{number}"
+                full = colour if source == ALL else "white"
+                axes.errorbar(dots[column], at, xerr=ends, fmt="o", color=colour, mfc=full, capsize=3, label=source)
+            axes.set(xlim=(-0.02, 1.02), title=f"{detector}: {title}" + ("" if column == "roc_auc" else " at 5 %"))
+            axes.axvline(0.5 if column == "roc_auc" else 0.05, color="0.6", linewidth=1, linestyle=":")
+            axes.grid(axis="x", alpha=0.25)
+    generators = figures.drop_duplicates("set").set_index("set")["generator"]
+    panels[0, 0].set_yticks(range(len(sets)), [f"{name}: {generators[name]}" for name in sets])
+    panels[0, 0].invert_yaxis()
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, [f"learned from {label}" for label in labels], loc="outside lower center", frameon=False)
+    figure.savefig(path, metadata={"Software": None})
+
+
+if __name__ == "__main__":
+    run(main)
