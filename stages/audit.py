@@ -118,7 +118,7 @@ def summarise(name: str, figures: dict[str, float | None], max_shortcut_auc: flo
         f"across splits: {figures['exact_duplicates_across_splits']:,} exact, "
         f"{figures['near_duplicates_across_splits']:,} near"
     )
-    print(f"shortcut AUC: {'unknown, too few images' if auc is None else f'{auc:.2f}'}")
+    print(f"shortcut AUC: {'unknown, too few images of a class' if auc is None else f'{auc:.2f}'}")
     if auc is not None and auc > max_shortcut_auc:
         print(
             f"WARNING: file size, format and average colour alone tell real from fake with AUC {auc:.2f} (more than "

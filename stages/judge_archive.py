@@ -48,11 +48,8 @@ from stages.photos.stores import StoredFile, StoreError, asking, is_address, pla
 from stages.predict import UNREAD, add_detectors, cautions, open_detectors, row
 from stages.quiet import without_harmless_lines
 
-LISTING, SHARD, DETECTOR = (
-    ".parquet",
-    "faces-{}.parquet",
-    "_detector.json",
-)  # readers of Parquet skip what begins with _
+LISTING, SHARD = ".parquet", "faces-{}.parquet"
+DETECTOR = "_detector.json"  # readers of Parquet skip what begins with _
 OBJECT_STORE = 200 * 2**20  # bytes that Ray holds at once on a machine of its own: slices are lists of names
 PATIENCE = 60.0  # s that a store or a cluster has for its first answer; their libraries would try for ten minutes
 READERS = 32  # threads that read the shards of OUT

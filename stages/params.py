@@ -356,6 +356,8 @@ class Params(Section):
                 raise ValueError(
                     f"{key}.source is sample, but {key}.sample is empty; `git diff params.yaml` shows what was there"
                 )
+            if one.use == "test" and one.split:
+                raise ValueError(f"{key}.split is {one.split}, but a set with use: test has no splits; empty it")
             official = one.use == "train" and self.method(name) == "official"
             if official and self.split.near_duplicates == "group":
                 raise ValueError(

@@ -53,7 +53,7 @@ def main() -> None:
     found: dict[str, float | None] = {"without_face": len(images) - sum(int(count["images"]) for count in counts)}
     if params.image.jpeg or params.image.align:
         found |= shortcuts(name, images)
-        auc = "unknown, too few images" if found["shortcut_auc"] is None else f"{found['shortcut_auc']:.2f}"
+        auc = "unknown, too few images of a class" if found["shortcut_auc"] is None else f"{found['shortcut_auc']:.2f}"
         print(f"processed alike: {found['without_face']:,} left out without a face; shortcut AUC now: {auc}")
     write_json(PROCESSED / f"{name}.json", found)
 

@@ -90,6 +90,7 @@ def test_the_committed_file_is_sound_and_trains_four_detectors_on_the_sample() -
         ("corruptions.blur", [1.0, 2, 1], r"corruptions.blur names one strength twice \(1, 2, 1\); name each once"),
         ("sets.Other Set", TEST, "'Other Set' cannot be a set's name; take letters from"),
         ("sets.Faces", TEST, r"sets has names that differ in capital letters alone \(faces, Faces\)"),
+        ("sets.other", TEST | {"split": "official"}, "sets.other.split is official, but a set with use: test has no"),
         ("sets.faces.use", "test", "no set has use: train, so there is nothing to learn from; give one"),
         ("sets.faces.sample", None, "sets.faces.source is sample, but sets.faces.sample is empty"),
         ("sets.faces.split", "official", "split.near_duplicates = group cannot move images between the official"),

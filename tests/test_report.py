@@ -283,7 +283,7 @@ def test_what_was_not_tested_is_said(tmp_path: Path) -> None:
     assert "bad On faces of other generators: was not tested." in said
     assert "Not tested on what it did not learn from." in said
     assert "cross-table" not in page  # one set has no more to say than the test images
-    assert "could not be looked for: there are too few images" in said
+    assert "could not be looked for: there are too few images of a class" in said
 
 
 def test_a_card_for_each_detector_that_hubs_can_read(page: str) -> None:

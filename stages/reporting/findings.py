@@ -280,7 +280,8 @@ class Findings:
     def _shortcut(self) -> Finding:
         auc, limit = self.data["shortcut_auc"], self.params.data.max_shortcut_auc
         if auc is None:
-            return Finding("mind", "Shortcuts in the data", "could not be looked for: there are too few images.")
+            said = "could not be looked for: there are too few images of a class."
+            return Finding("mind", "Shortcuts in the data", said)
         told = f"file size, format and average colour alone tell the classes apart with AUC {auc:.2f}"
         if auc > limit:
             return Finding(
