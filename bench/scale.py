@@ -1,8 +1,9 @@
-"""Run the data stages on archives of two sizes, and say what each took: seconds, and the peak memory of its processes.
+"""Run the data stages on two sets of two sizes, and say what each took: seconds, and the peak memory of its processes.
 
     python bench/scale.py --images 14000 140000
 
-The archives come from ``bench/make_archive.py``, in the layout of the 140k corpus. Memory is the proportional set size
+The archives come from ``bench/make_archive.py``, in the layout of the 140k corpus; the second set has five images where
+the first has seven, so 100,000 beside 140,000. Memory is the proportional set size
 (pages that processes share count once) of a stage and its workers, sampled every 50 ms. Prints a Markdown table.
 """
 
@@ -20,7 +21,12 @@ import psutil
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).resolve().parents[1]
-STAGES = ("download faces", "index faces", "audit", "split", "preprocess faces")
+SETS = {"faces": 1.0, "others": 5 / 7}  # of the images that were asked for
+STAGES = (
+    *(f"{stage} {name}" for stage in ("download", "index") for name in SETS),
+    *("audit", "split"),
+    *(f"preprocess {name}" for name in SETS),
+)
 INTERVAL = 0.05  # s between two samples of memory
 
 
@@ -46,20 +52,24 @@ def main() -> None:
     for stage in STAGES:
         a, b = few[stage], many[stage]
         print(
-            f"| {stage.split()[0]} | {a.seconds:.1f} | {b.seconds:.1f} | × {b.seconds / a.seconds / factor:.2f} "
+            f"| {stage} | {a.seconds:.1f} | {b.seconds:.1f} | × {b.seconds / a.seconds / factor:.2f} "
             f"| {a.megabytes:.0f} | {b.megabytes:.0f} | × {b.megabytes / a.megabytes:.2f} |"
         )
 
 
 def measure(images: int, size: int) -> dict[str, Cost]:
-    """The cost of every stage on an archive of so many images, in a folder of its own."""
+    """The cost of every stage on sets of so many images, in a folder of its own."""
     with tempfile.TemporaryDirectory(prefix="scale-") as folder:
-        project, faces = Path(folder), Path(folder, "faces.zip")
-        make = [sys.executable, ROOT / "bench/make_archive.py", faces, f"--images={images}", f"--size={size}"]
-        subprocess.run(make, check=True, stdout=sys.stderr)
+        project = Path(folder)
         yaml = YAML()
         params = yaml.load(ROOT / "params.yaml")
-        params["sets"] = {"faces": {"source": "folder", "use": "train", "path": str(faces)}}
+        params["sets"] = {}
+        for seed, (name, share) in enumerate(SETS.items()):
+            archive = project / f"{name}.zip"
+            options = [f"--images={round(images * share)}", f"--size={size}", f"--seed={seed}"]
+            make = [sys.executable, ROOT / "bench/make_archive.py", archive, *options]
+            subprocess.run(make, check=True, stdout=sys.stderr)
+            params["sets"][name] = {"source": "folder", "use": "train", "path": str(archive)}
         params["weights"]["source"] = "random"  # auto is for the sample only; no stage here reads weights
         params["split"] |= {"method": "official", "near_duplicates": "drop"}
         yaml.dump(params, project / "params.yaml")
