@@ -6,7 +6,7 @@ Each experiment is a `dvc exp run -n EXPERIMENT` with the same sets and another 
 plots/cross_generator.csv is read. Writes generators.csv and generators.png into FOLDER (docs/), and prints the table.
 Of a set that detectors learned from, only the experiment that left nothing out counts. The tables of README.md and
 docs/*.md between ``<!-- generators: DETECTOR -->`` and ``<!-- /generators -->`` are made of the file by
-``python -m bench.results write``.
+``python -m bench.results write``; ``<!-- generators: DETECTOR found -->`` is the short one, of the fakes found.
 """
 
 import argparse
@@ -81,7 +81,7 @@ def gather(experiments: Sequence[pd.DataFrame]) -> pd.DataFrame:
     gathered = pd.concat(tables, ignore_index=True)
     order = {name: place for place, name in enumerate(experiments[0]["set"].unique())}
     gathered["place"] = gathered["set"].map(order)
-    gathered["rank"] = gathered["learned_from"].map({ALL: 0, OTHERS: 1}).fillna(2)
+    gathered["rank"] = gathered["learned_from"].map(rank)
     gathered = gathered.sort_values(["detector", "place", "rank"], kind="stable").drop(columns=["place", "rank"])
     first = ["set", "generator", "learned_from", "seen", "experiment", "detector"]
     return gathered[first + [column for column in gathered if column not in first]]
@@ -93,21 +93,45 @@ def read(path: Path = KEPT) -> pd.DataFrame:
         return pd.read_csv(path)
 
 
-def table(detector: str, figures: pd.DataFrame) -> str:
-    """The figures of a detector as Markdown, at the threshold for 5 % of false alarms on its validation faces."""
+def rank(learned_from: str) -> int:
+    """Where a column stands: all generators, all others, fewer."""
+    return {ALL: 0, OTHERS: 1}.get(learned_from, 2)
+
+
+def table(detector: str, figures: pd.DataFrame, *, short: bool = False) -> str:
+    """The figures of a detector as Markdown, at the threshold for 5 % of false alarms on its validation faces.
+
+    ``short``: of the fakes found alone, a column for each that it may have learned from.
+    """
     rows = figures[figures["detector"] == detector]
     if rows.empty:
         raise UserError(f"{KEPT} has no row of {detector}; `python -m bench.generators EXPERIMENT …` adds some")
-    lines = [HEAD, ("---", "---", *["---:"] * (len(HEAD) - 2))]
-    for row in rows.to_dict("records"):
-        shares = (
-            f"{row[f]:.0%} ({row[f'{f}_low'] * 100:.0f}–{row[f'{f}_high'] * 100:.0f})".replace("%", " %")
-            for f in ("tpr_at_fpr_5pct", "fpr_at_fpr_5pct")
-        )
-        auc = f"{row['roc_auc']:.3f} ({row['roc_auc_low']:.3f}–{row['roc_auc_high']:.3f})"
-        faces = f"{row['set']}: {row['generator']}"
-        lines.append((faces, row["learned_from"], *shares, auc, f"{row['n_real']:,} / {row['n_fake']:,}"))
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    rows = rows.assign(
+        faces=rows["set"] + ": " + rows["generator"],
+        found=share(rows, "tpr_at_fpr_5pct"),
+        alarms=share(rows, "fpr_at_fpr_5pct"),
+        auc=[f"{a:.3f} ({b:.3f}–{c:.3f})" for a, b, c in rows[ends("roc_auc")].to_numpy()],
+        n=[f"{real:,} / {fake:,}" for real, fake in rows[["n_real", "n_fake"]].to_numpy()],
+    )
+    if short:
+        sources = sorted(rows["learned_from"].unique(), key=rank)
+        head = ["fakes found, of faces of", *(f"learned from {source}" for source in sources)]
+        found = rows.pivot(index="faces", columns="learned_from", values="found")[sources].fillna("–")
+        cells = found.loc[rows["faces"].unique()].reset_index().to_numpy()
+    else:
+        head, cells = list(HEAD), rows[["faces", "learned_from", "found", "alarms", "auc", "n"]].to_numpy()
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *cells]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def ends(figure: str) -> list[str]:
+    """The columns of a figure and of its interval."""
+    return [figure, f"{figure}_low", f"{figure}_high"]
+
+
+def share(rows: pd.DataFrame, figure: str) -> list[str]:
+    """A share and its interval, in percent."""
+    return [f"{a:.0f} % ({b:.0f}–{c:.0f})" for a, b, c in 100 * rows[ends(figure)].to_numpy()]
 
 
 def draw(figures: pd.DataFrame, path: Path) -> None:
@@ -115,7 +139,7 @@ def draw(figures: pd.DataFrame, path: Path) -> None:
     detectors, sets = list(figures["detector"].unique()), list(figures["set"].unique())
     figure = Figure(figsize=(10, 1.2 + 0.62 * len(sets) * len(detectors)), dpi=110, layout="constrained")
     panels = figure.subplots(len(detectors), len(SHOWN), squeeze=False, sharey=True)
-    sources = list(figures["learned_from"].unique())
+    sources = sorted(figures["learned_from"].unique(), key=rank)
     for (detector, part), row in zip(figures.groupby("detector", sort=False), panels, strict=True):
         for (title, column), axes in zip(SHOWN, row, strict=True):
             for number, source in enumerate(sources):

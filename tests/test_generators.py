@@ -67,6 +67,13 @@ def test_a_set_has_a_row_where_all_is_known_and_one_where_its_generator_is_not(e
     ]
     line = "| sfhq: FLUX | every other generator | 30 % (25–34) | 30 % (25–34) | 0.300 (0.250–0.340) | 1,200 / 80 |"
     assert line in capsys.readouterr().out
+    assert generators.table("densenet121-baseline", kept, short=True).splitlines()[2:] == [
+        "| faces: StyleGAN | 90 % (85–94) | – | – |",
+        "| more: StyleGAN | 85 % (80–89) | – | 87 % (82–91) |",
+        "| sfhq: FLUX | 80 % (75–84) | 30 % (25–34) | 20 % (15–24) |",
+        "| swaps: swaps | 70 % (65–74) | – | 10 % (5–14) |",
+        "| never: GAN | – | 50 % (45–54) | 52 % (47–56) |",
+    ]
     assert Path("docs/generators.png").read_bytes().startswith(b"\x89PNG")
 
 
