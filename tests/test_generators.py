@@ -8,8 +8,10 @@ import pytest
 from dvc.repo import Repo
 
 from bench import generators
+from stages import params
 from stages.errors import UserError
 
+ROOT = Path(__file__).parents[1]
 SETS = {"faces": "StyleGAN", "more": "StyleGAN", "sfhq": "FLUX", "swaps": None, "never": "GAN"}
 FIGURES = ("roc_auc", "recall_fake", "false_positive_rate", "tpr_at_fpr_5pct", "fpr_at_fpr_5pct")
 
@@ -90,3 +92,8 @@ def test_a_detector_without_a_row_is_refused(experiment, command):
     command(generators.main, "all")
     with pytest.raises(UserError, match=r"docs/generators\.csv has no row of resnet50-finetune"):
         generators.table("resnet50-finetune", generators.read())
+
+
+def test_the_parameters_of_the_docs_table_are_sound():
+    settings = params.load(ROOT / "docs/generators.yaml")
+    assert settings.training_sets == ["faces", "tpdne2019", "tpdne2025", "sfhq"]
