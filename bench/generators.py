@@ -20,7 +20,7 @@ from dvc.exceptions import DvcException
 from matplotlib.figure import Figure
 
 from stages.errors import UserError, run
-from stages.files import publish, reading
+from stages.files import publish
 
 CROSS = "plots/cross_generator.csv"
 KEPT = Path("docs/generators.csv")
@@ -89,8 +89,9 @@ def gather(experiments: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 def read(path: Path = KEPT) -> pd.DataFrame:
     """The figures that were gathered before."""
-    with reading(path):
-        return pd.read_csv(path)
+    if not path.exists():
+        raise UserError(f"{path} is missing; `python -m bench.generators EXPERIMENT …` makes it")
+    return pd.read_csv(path)
 
 
 def rank(learned_from: str) -> int:
