@@ -20,6 +20,7 @@ stages/tracking/   MLflow, as a mirror of the files, its registry and server; al
 ``errors``         the one way in which a stage refuses: a sentence and an exit code
 ``quiet``          harmless lines of C++ libraries, kept off the terminal
 ``files``          the one way in which a stage publishes a file: whole or not at all
+``progress``       how far a loop is: a bar, or lines where there is no terminal
 ``lifetime``       a stage ends with DVC, and a worker with its stage
 =================  ====================================================================================================
 

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logit as logit_of
-from tqdm import tqdm
 
 from stages.backend import tf
 from stages.detectors import assembly
@@ -27,6 +26,7 @@ from stages.evidence import choice, deletion, sheet
 from stages.faces import shards
 from stages.files import publish, write_json
 from stages.params import detector_argument, load
+from stages.progress import progress
 from stages.scoring import calibration, intervals, scores
 
 NAME = 26  # characters of a file's name that fit under a face
@@ -59,7 +59,7 @@ def main() -> None:
     drops = np.stack(
         [
             _drops(network, *face[number], bool(called_fake[number]), generator)
-            for number in tqdm(probes, desc=f"{detector}, deletion", unit="image", disable=None)
+            for number in progress(probes, desc=f"{detector}, deletion", unit="image")
         ]
     )
     check = _check(drops, called_fake[probes], params.evaluate.confidence)

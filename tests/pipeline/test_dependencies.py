@@ -19,6 +19,7 @@ WITHOUT_EFFECT = {
     "stages/errors.py",
     "stages/files.py",
     "stages/params.py",
+    "stages/progress.py",
     "stages/backend.py",
     "stages/quiet.py",
 }
