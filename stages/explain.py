@@ -4,9 +4,9 @@ Reads ``data/models/M-P.keras``, the test images in ``data/shards/``, their ``da
 ``data/calibration/M-P.json``. A logit is the mean, over the places of an image, of the evidence there
 (:func:`stages.detectors.assembly.with_evidence`); here evidence counts from the threshold, so that its mean is above 0
 where the answer is fake. Writes, in ``data/explanations/M-P/``, ``sheet.jpg``, faces with their evidence (right answers
-drawn by a seed, and the most confident wrong ones), and ``explanations.json``, what the sheet shows and the figures of
-the check; and ``plots/detectors/M-P/deletion.csv``, the check: what answers lose when the places that speak most for
-them are deleted, and what when as many random ones are.
+drawn by a seed, and the most confident wrong ones), ``explanations.json``, what the sheet shows and the figures of the
+check, and ``deletion.csv``, the check: what answers lose when the places that speak most for them are deleted, and what
+when as many random ones are.
 """
 
 import textwrap
@@ -83,7 +83,7 @@ def main() -> None:
             "deletion": check,
         },
     )
-    with publish(f"plots/detectors/{detector}/deletion.csv") as part:
+    with publish(f"data/explanations/{detector}/deletion.csv") as part:
         table = deletion.curves(drops, evidence[0].size, params.evaluate.confidence)
         table.to_csv(part, index=False, float_format="%.4g")
     print(f"{detector}: {check['sentence']}")
