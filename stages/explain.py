@@ -96,7 +96,8 @@ def _images(members: NDArray[np.str_], size: int, batch_size: int) -> Pixels:
     ]
     place = {member: number for number, member in enumerate(members.tolist())}
     found: dict[int, NDArray[np.float32]] = {}
-    for batch, _, names in shards.faces(folders, size=size, batch_size=batch_size):
+    batches = shards.faces(folders, size=size, batch_size=batch_size)
+    for batch, _, names in progress(batches, desc="looking for test images", unit="batch", leave=False):
         for row, name in enumerate(names.numpy()):
             if (number := place.get(name.decode())) is not None:
                 found[number] = batch[row].numpy().astype(np.float32)

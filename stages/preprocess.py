@@ -64,9 +64,10 @@ def shortcuts(name: str, images: pd.DataFrame) -> dict[str, float | None]:
     """
     groups = {f"{name}/{member}": group for member, group in zip(images["member"], images["group"], strict=True)}
     stored = chain.from_iterable(shards.stored(shards.folder(split, name)) for split in SPLITS)
+    some = islice(stored, None, None, len(images) // audit.SHORTCUT_IMAGES + 1)
     rows = [
         {"label": record.label, "group": groups[record.member], **audit.described(record.image)}
-        for record in islice(stored, None, None, len(images) // audit.SHORTCUT_IMAGES + 1)
+        for record in progress(some, desc=f"{name}, shortcuts", unit="image", leave=False)
     ]
     auc, low, high = audit.shortcut_auc(pd.DataFrame(rows))
     return {"shortcut_auc": auc, "shortcut_auc_low": low, "shortcut_auc_high": high}
