@@ -14,12 +14,13 @@ stages/faces/      the archive, its images, the index, the manifest, the shards 
 stages/detectors/  one module a backbone, the head, the training loop, the device
 stages/scoring/    figures, curves, thresholds, calibration and intervals, from scores alone
 stages/evidence/   which answers to explain, the check of their evidence, the sheet of faces
-stages/reporting/  the report's figures, sentences and templates
+stages/reporting/  the report's figures, sentences and templates; the leaderboard drawn
 stages/photos/     anybody's photos: their faces found and aligned, judged by exported detectors, without TensorFlow
 stages/tracking/   MLflow, as a mirror of the files, its registry and server; also a command for people
 ``errors``         the one way in which a stage refuses: a sentence and an exit code
 ``quiet``          harmless lines of C++ libraries, kept off the terminal
 ``files``          the one way in which a stage publishes a file: whole or not at all
+``progress``       how far a loop is: a bar, or lines where there is no terminal
 ``lifetime``       a stage ends with DVC, and a worker with its stage
 =================  ====================================================================================================
 

@@ -17,7 +17,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from stages.detectors import assembly, device, discriminant, distance, levels, record, rows
 from stages.detectors.device import Network, distribution, prepare, spread
@@ -25,6 +24,7 @@ from stages.errors import run
 from stages.faces import shards
 from stages.files import digest, hold, project_root, publish, read_json
 from stages.params import Model, Params, load
+from stages.progress import progress
 from stages.scoring import figures
 
 SPLITS = ("train", "valid")
@@ -106,12 +106,12 @@ def extract(forward: Network, features: np.ndarray, labels: np.ndarray, there: P
     """Fill in the features and labels of the faces in a folder of shards, batch after batch, straight to disk."""
     row = 0
     described = f"features of {there.name}, {there.parent.name}"
-    with tqdm(total=len(labels), desc=described, unit="image", disable=None) as progress:
+    with progress(total=len(labels), desc=described, unit="image") as bar:
         for faces, classes, _ in shards.faces([there], size=params.image.size, batch_size=params.features.batch_size):
             features[row : row + len(faces)] = forward(faces)
             labels[row : row + len(faces)] = classes
             row += len(faces)
-            progress.update(len(faces))
+            bar.update(len(faces))
     print(f"{described}: {row} rows of {features.shape[1]}")
 
 

@@ -1,7 +1,7 @@
 """Stage `compare`: which detector is best, and is its lead real.
 
 Reads, for each detector of ``models`` in params.yaml, ``data/figures/M-P.json``, ``data/scores/M-P.parquet``,
-``data/models/M-P.keras`` and the tables in ``plots/detectors/M-P/``.
+``data/models/M-P.keras``, the tables in ``plots/detectors/M-P/`` and the other ones of ``OVERLAID``.
 The champion is the one with the best AUC on the *validation* images: to choose on the test images and report on them
 would flatter it. All figures shown are of the test images. Writes
 
@@ -10,8 +10,7 @@ would flatter it. All figures shown are of the test images. Writes
 - ``plots/differences.csv``: every pair of detectors, and whether their difference is real;
 - ``plots/cross_generator.csv``: all detectors on the test images of what they learned from and of each set, seen or
 not;
-- ``plots/TABLE.csv`` for the tables of ``OVERLAID``: all detectors' in one, for the figures that lay them over each
-  other;
+- ``plots/overlaid/``, the tables of ``OVERLAID``: all detectors' in one, for the figures that lay them over each other;
 - ``data/champion.keras``, a copy of the best detector. Being DVC's, it is absent from a fresh clone: so the stage runs
   there, and shows what the clone has made, even if all figures are those that git brought along.
 """
@@ -31,8 +30,8 @@ from statsmodels.stats.multitest import multipletests
 from stages.errors import UserError, run
 from stages.files import publish, read_json, reading, write_json
 from stages.params import Evaluate, Model, detectors_of, load
-from stages.reporting import findings, worth
-from stages.scoring import drawing, figures, intervals
+from stages.reporting import drawing, findings, worth
+from stages.scoring import figures, intervals
 from stages.scoring.scores import Scores, read
 
 SHOWN = [
@@ -73,10 +72,12 @@ CROSS = [
 ]
 
 CHAMPION = "data/champion.keras"
-OVERLAID = (
-    *("answers", "confusion", "deletion", "operating_points", "pr"),
-    *("reliability", "report", "robustness", "roc", "scores"),
-)
+EVALUATED = ("answers", "confusion", "operating_points", "pr", "reliability", "report", "robustness", "roc", "scores")
+OVERLAID = {  # table: where that of each detector is
+    **{table: f"plots/detectors/{{}}/{table}.csv" for table in EVALUATED},
+    "deletion": "data/explanations/{}/deletion.csv",
+    "history": "data/models/{}.csv",  # of fine-tuned ones
+}
 
 
 def leaderboard(models: Sequence[Model]) -> pd.DataFrame:
@@ -171,19 +172,20 @@ def others(pairs: pd.DataFrame) -> str:
 
 def cross_generator(detectors: list[str]) -> pd.DataFrame:
     """The figures of every detector on every set, a row each, the test images first."""
-    table = overlaid("sets", detectors)
+    table = overlaid("plots/detectors/{}/sets.csv", detectors)
     order = pd.Categorical(table["set"], table["set"].unique(), ordered=True)
     return table[["set", "generator", "seen", "detector", *CROSS]].iloc[np.argsort(order.codes, kind="stable")]
 
 
-def overlaid(table: str, detectors: Sequence[str], **options: Any) -> pd.DataFrame:
+def overlaid(place: str, detectors: Sequence[str], **options: Any) -> pd.DataFrame:
     """A table of every detector, one below the other; the column ``detector`` tells whose.
 
-    ``options`` are for ``pandas.read_csv``. Raises :class:`UserError` where a detector has no such table.
+    ``place``: where it is, with {} for the detector; ``options`` are for ``pandas.read_csv``. Raises
+    :class:`UserError` where a detector has no such table.
     """
     rows: list[pd.DataFrame] = []
     for name in detectors:
-        path = f"plots/detectors/{name}/{table}.csv"
+        path = place.format(name)
         with reading(path):
             rows.append(pd.read_csv(path, **options).assign(detector=name))
     return pd.concat(rows, ignore_index=True)
@@ -243,8 +245,10 @@ def main() -> None:
     in_order = [name for name, _, _ in detectors_of(params.models)]
     fine_tuned = [name for name, _, phase in detectors_of(params.models) if phase == "finetune"]
     as_it_is: Any = {"dtype": str, "keep_default_na": False}
-    tables = {name: overlaid(name, in_order, **as_it_is) for name in OVERLAID}
-    tables["history"] = overlaid("history", fine_tuned, **as_it_is)
+    tables = {
+        f"overlaid/{table}": overlaid(place, fine_tuned if table == "history" else in_order, **as_it_is)
+        for table, place in OVERLAID.items()
+    }
     tables |= {"leaderboard": table[SHOWN], "differences": pairs, "cross_generator": elsewhere}
 
     champion, lead = table.to_dict("records")[0], pairs.to_dict("records")[0]

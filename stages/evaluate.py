@@ -231,11 +231,12 @@ def main() -> None:
         "weights": record["weights"]["source"],
         "device": record["device"],
     }
-    for plot, table in tables.items():
-        if "threshold" in table:  # four digits would turn 0.99996 into 1
-            table["threshold"] = table["threshold"].map("{:.6g}".format, na_action="ignore")
-        with publish(f"plots/detectors/{name}/{plot}.csv") as part:
-            table.to_csv(part, index=False, float_format="%.4g")
+    with publish(f"plots/detectors/{name}") as part:
+        part.mkdir()
+        for plot, table in tables.items():
+            if "threshold" in table:  # four digits would turn 0.99996 into 1
+                table["threshold"] = table["threshold"].map("{:.6g}".format, na_action="ignore")
+            table.to_csv(part / f"{plot}.csv", index=False, float_format="%.4g")
     calibration.write(f"data/calibration/{name}.json", measured(reading, sets[0]))
     write_json(f"data/figures/{name}.json", metrics)
     write_json(f"metrics/{name}.json", figures.headline(metrics))

@@ -4,9 +4,9 @@ Reads ``data/models/M-P.keras``, the test images in ``data/shards/``, their ``da
 ``data/calibration/M-P.json``. A logit is the mean, over the places of an image, of the evidence there
 (:func:`stages.detectors.assembly.with_evidence`); here evidence counts from the threshold, so that its mean is above 0
 where the answer is fake. Writes, in ``data/explanations/M-P/``, ``sheet.jpg``, faces with their evidence (right answers
-drawn by a seed, and the most confident wrong ones), and ``explanations.json``, what the sheet shows and the figures of
-the check; and ``plots/detectors/M-P/deletion.csv``, the check: what answers lose when the places that speak most for
-them are deleted, and what when as many random ones are.
+drawn by a seed, and the most confident wrong ones), ``explanations.json``, what the sheet shows and the figures of the
+check, and ``deletion.csv``, the check: what answers lose when the places that speak most for them are deleted, and what
+when as many random ones are.
 """
 
 import textwrap
@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logit as logit_of
-from tqdm import tqdm
 
 from stages.backend import tf
 from stages.detectors import assembly
@@ -27,6 +26,7 @@ from stages.evidence import choice, deletion, sheet
 from stages.faces import shards
 from stages.files import publish, write_json
 from stages.params import detector_argument, load
+from stages.progress import progress
 from stages.scoring import calibration, intervals, scores
 
 NAME = 26  # characters of a file's name that fit under a face
@@ -59,7 +59,7 @@ def main() -> None:
     drops = np.stack(
         [
             _drops(network, *face[number], bool(called_fake[number]), generator)
-            for number in tqdm(probes, desc=f"{detector}, deletion", unit="image", disable=None)
+            for number in progress(probes, desc=f"{detector}, deletion", unit="image")
         ]
     )
     check = _check(drops, called_fake[probes], params.evaluate.confidence)
@@ -83,7 +83,7 @@ def main() -> None:
             "deletion": check,
         },
     )
-    with publish(f"plots/detectors/{detector}/deletion.csv") as part:
+    with publish(f"data/explanations/{detector}/deletion.csv") as part:
         table = deletion.curves(drops, evidence[0].size, params.evaluate.confidence)
         table.to_csv(part, index=False, float_format="%.4g")
     print(f"{detector}: {check['sentence']}")
@@ -96,7 +96,8 @@ def _images(members: NDArray[np.str_], size: int, batch_size: int) -> Pixels:
     ]
     place = {member: number for number, member in enumerate(members.tolist())}
     found: dict[int, NDArray[np.float32]] = {}
-    for batch, _, names in shards.faces(folders, size=size, batch_size=batch_size):
+    batches = shards.faces(folders, size=size, batch_size=batch_size)
+    for batch, _, names in progress(batches, desc="looking for test images", unit="batch", leave=False):
         for row, name in enumerate(names.numpy()):
             if (number := place.get(name.decode())) is not None:
                 found[number] = batch[row].numpy().astype(np.float32)

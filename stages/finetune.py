@@ -2,9 +2,9 @@
 
 Reads the training and validation faces in ``data/shards/`` that ``data/training.json`` lists,
 ``data/weights/M.weights.h5`` and ``data/features/M/``; writes ``data/models/M-finetune.keras``, beside it the training
-record and how to tell what is unlike the training faces (:mod:`stages.detectors.distance`), and
-``plots/detectors/M-finetune/history.csv``. Validation sees whole faces. The detector is the best of its own epochs,
-whether or not it is better than its baseline: the leaderboard says that.
+record, how to tell what is unlike the training faces (:mod:`stages.detectors.distance`), and (``.csv``) the history of
+its epochs. Validation sees whole faces. The detector is the best of its own epochs, whether or not it is better than
+its baseline: the leaderboard says that.
 
 There are two ways to start (``start``). From a linear probe, for backbones that know pictures and have few faces to
 learn from: BatchNorm stays as it is, and the features that the probe weighs change slowly. And afresh, as networks are
@@ -100,7 +100,7 @@ def main() -> None:
             faces = shards.labelled([there], size=size, batch_size=fit.batch_size).take(-(-count // fit.batch_size))
             known.append(pooled.predict(faces, verbose=0)[:count])
         distance.fit(np.concatenate(known), Path(f"data/models/{model}-finetune.npz"))
-        training.write_history(Path(f"plots/detectors/{model}-finetune/history.csv"), journal)
+        training.write_history(Path(f"data/models/{model}-finetune.csv"), journal)
         record.write(
             model,
             "finetune",

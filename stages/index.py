@@ -24,7 +24,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
-from tqdm import tqdm
 
 from stages import params
 from stages.errors import UserError, run
@@ -34,6 +33,7 @@ from stages.faces.layout import LABELS
 from stages.faces.zips import Zip
 from stages.files import publish, read_json
 from stages.lifetime import end_with
+from stages.progress import progress
 
 ARCHIVES, INDEXES, QUARANTINE, SHEETS = (
     Path(path) for path in ("data/raw", "data/index", "data/quarantine", "data/contact_sheets")
@@ -113,7 +113,7 @@ def _describe_all(path: Path, faces: Zip, rows: IO[bytes], both: bool, classes: 
     workers = min(os.cpu_count() or 1, MAX_WORKERS, len(chunks))
     with (
         pa.ipc.new_stream(rows, SCHEMA) as writer,
-        tqdm(total=len(members), desc="index", unit="image", disable=None) as bar,
+        progress(total=len(members), desc="index", unit="image") as bar,
         ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (path, os.getpid())) as pool,
     ):
         try:

@@ -35,7 +35,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 import stages
 from stages.errors import UserError, refusal, run
@@ -46,6 +45,7 @@ from stages.photos.exported import Detector
 from stages.photos.inputs import MISSING, Entry, Photo, printable
 from stages.photos.stores import StoredFile, StoreError, asking, is_address, place
 from stages.predict import UNREAD, add_detectors, cautions, open_detectors, row
+from stages.progress import progress
 from stages.quiet import without_harmless_lines
 
 LISTING, SHARD = ".parquet", "faces-{}.parquet"
@@ -238,13 +238,13 @@ def judge(job: Job, shards: list[str]) -> Counter[str]:
     )
     tally = Counter[str]()
     try:
-        with tqdm(unit="photo", disable=None, leave=False) as progress:
+        with progress(unit="photo", leave=False) as bar:
             for row in told.iter_rows():
                 said = pickle.loads(row["said"])
                 if isinstance(said, str):
                     raise UserError(said)
                 tally += said
-                progress.update(said["judged"])
+                bar.update(said["judged"])
     finally:
         ray.shutdown()
     return tally

@@ -16,14 +16,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO, get_args
 
-from tqdm import tqdm
-
 from stages.errors import UserError, run
 from stages.files import digest, publish, read_json
 from stages.photos import exported, heatmap
 from stages.photos.answers import Answer, Faces, answers, limits, one_size
 from stages.photos.exported import Detector
 from stages.photos.inputs import photos
+from stages.progress import progress
 from stages.scoring.calibration import FALSE_MARKS, Calibration
 
 FIELDS = (
@@ -62,7 +61,7 @@ def main() -> None:
 
     def stream() -> Iterator[Answer]:
         nonlocal judged, unread
-        for photo in tqdm(photos(arguments.paths, skipped), unit="photo", disable=None, leave=False):
+        for photo in progress(photos(arguments.paths, skipped), unit="photo", leave=False):
             for answer in answers(photo, detectors, arguments.faces):
                 judged += 1
                 unread += bool(answer.error)

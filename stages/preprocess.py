@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from stages.errors import UserError, run
 from stages.faces import archive, audit, manifest, records, shards
 from stages.faces.layout import SPLITS
 from stages.files import publish, reading, write_json
 from stages.params import load, set_argument
+from stages.progress import progress
 
 ARCHIVES, INDEXES, MANIFESTS, PROCESSED = (
     Path(path) for path in ("data/raw", "data/index", "data/manifests", "data/processed")
@@ -37,12 +37,11 @@ def main() -> None:
             shuffled = images[images["split"] == split].sample(frac=1, random_state=params.split.seed)
             with publish(shards.folder(split, name)) as part:
                 part.mkdir()
-                stream = tqdm(
+                stream = progress(
                     records.read(name, faces, shuffled, **params.image.processing),
                     total=len(shuffled),
                     desc=f"{name}, {split} shards",
                     unit="image",
-                    disable=None,
                 )
                 counts.append(shards.write(stream, len(shuffled), part, params.shards.images))
     said = (
@@ -65,9 +64,10 @@ def shortcuts(name: str, images: pd.DataFrame) -> dict[str, float | None]:
     """
     groups = {f"{name}/{member}": group for member, group in zip(images["member"], images["group"], strict=True)}
     stored = chain.from_iterable(shards.stored(shards.folder(split, name)) for split in SPLITS)
+    some = islice(stored, None, None, len(images) // audit.SHORTCUT_IMAGES + 1)
     rows = [
         {"label": record.label, "group": groups[record.member], **audit.described(record.image)}
-        for record in islice(stored, None, None, len(images) // audit.SHORTCUT_IMAGES + 1)
+        for record in progress(some, desc=f"{name}, shortcuts", unit="image", leave=False)
     ]
     auc, low, high = audit.shortcut_auc(pd.DataFrame(rows))
     return {"shortcut_auc": auc, "shortcut_auc_low": low, "shortcut_auc_high": high}

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from stages.detectors import assembly, device
 from stages.errors import UserError, run
@@ -26,6 +25,7 @@ from stages.faces import shards
 from stages.files import commit, publish, read_json, reading, sha256, write_json
 from stages.photos import exported
 from stages.photos.exported import PRETRAINED, Detector, Network
+from stages.progress import progress
 from stages.scoring import figures
 
 LIMIT = 16_000_000  # bytes of the network: every clone fetches it, and every older one
@@ -108,7 +108,7 @@ def difference(full: Detector, half: Network) -> dict[str, Any]:
     labels, logits = [], []
     folders = [shards.folder("test", name) for name in learned()]
     faces = shards.faces([there for there in folders if shards.holds(there)], size=full.size, batch_size=1)
-    for images, label, _ in tqdm(faces, desc="test faces in full and half precision", unit="face", disable=None):
+    for images, label, _ in progress(faces, desc="test faces in full and half precision", unit="face"):
         image = images.numpy()[0].astype(np.float32)
         logits.append([network(image)[0] for network in (full.network, half)])
         labels.append(label.numpy()[0])

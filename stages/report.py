@@ -38,7 +38,7 @@ OPEN = f"""open {REPORT}/index.html in a browser: would this detector work for y
       make ui            the runs in MLflow"""
 TABLES = (
     *("roc", "reliability", "robustness", "sets", "operating_points", "answers"),
-    *("report", "confusion", "deletion"),
+    *("report", "confusion"),
 )
 
 
@@ -90,13 +90,15 @@ def read_detector(name: str) -> dict[str, Any]:
         "record": read_json(f"data/models/{name}.json"),
         "calibration": read_json(f"data/calibration/{name}.json"),
         "explanations": read_json(f"data/explanations/{name}/explanations.json"),
+        "deletion": pd.read_csv(f"data/explanations/{name}/deletion.csv"),
         **{table: pd.read_csv(f"plots/detectors/{name}/{table}.csv", dtype={"level": str}) for table in TABLES},
     }
 
 
 def pictures(content: dict[str, Any]) -> dict[str, Markup]:
     """The page's figures as SVG, and its sheets of faces as JPEG, all ready to stand in HTML."""
-    tables = {kind: {name: files[kind] for name, files in content["detectors"].items()} for kind in TABLES}
+    kinds = (*TABLES, "deletion")
+    tables = {kind: {name: files[kind] for name, files in content["detectors"].items()} for kind in kinds}
     drawn = {
         "roc": figures.roc(tables["roc"]),
         "reliability": figures.reliability(tables["reliability"]),
@@ -105,7 +107,7 @@ def pictures(content: dict[str, Any]) -> dict[str, Markup]:
         "deletion": figures.deletion(tables["deletion"]),
         "history": figures.history(
             {
-                name: pd.read_csv(f"plots/detectors/{name}/history.csv")
+                name: pd.read_csv(f"data/models/{name}.csv")
                 for name, files in content["detectors"].items()
                 if files["record"]["phase"] == "finetune"
             }

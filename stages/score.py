@@ -20,7 +20,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from stages.backend import keras, tf
 from stages.detectors import assembly, device
@@ -28,6 +27,7 @@ from stages.errors import run
 from stages.faces import corruptions, layout, shards
 from stages.files import digest, hold, project_root, publish, reading
 from stages.params import Params, detector_argument, load
+from stages.progress import progress
 
 CODE = [Path(str(module.__file__)) for module in (assembly, corruptions, device, layout, shards)] + [Path(__file__)]
 
@@ -117,7 +117,7 @@ def forward(network: device.Network, way: Pass, params: Params, description: str
     if not clean:
         batches = corrupted(batches, way, params.corruptions.seed)
     rows = []
-    for images, labels, members in tqdm(batches, desc=description, unit="batch", disable=None):
+    for images, labels, members in progress(batches, desc=description, unit="batch"):
         logits, distances = network(images).numpy().T
         rows.append(
             pd.DataFrame(

@@ -55,7 +55,9 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
         monkeypatch.setattr(sys, "argv", ["evaluate", *name.split("-")])
         evaluate.main()
         for table in ("deletion", *(["history"] if name.endswith("finetune") else [])):
-            Path(f"plots/detectors/{name}/{table}.csv").write_text(f"of\n{table} of {name}\n")
+            path = Path(compare.OVERLAID[table].format(name))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"of\n{table} of {name}\n")
 
     return detector
 
@@ -200,7 +202,8 @@ def test_detectors_that_saw_different_images_are_refused(write: Write) -> None:
     [
         "data/figures/resnet50-finetune.json",
         "data/scores/resnet50-finetune.parquet",
-        "plots/detectors/resnet50-finetune/deletion.csv",
+        "data/explanations/resnet50-finetune/deletion.csv",
+        "data/models/resnet50-finetune.csv",
         "plots/detectors/resnet50-finetune/sets.csv",
     ],
 )
@@ -306,9 +309,9 @@ def test_a_table_of_all_detectors_has_the_cells_of_each(write: Write) -> None:
     for number, name in enumerate(("resnet50-baseline", "resnet50-finetune")):
         write(name, valid=1, test=1, seed=number)
     compare.main()
-    for table in compare.OVERLAID:
-        every = pd.read_csv(f"plots/{table}.csv", dtype=str, keep_default_na=False)
-        for name in ("resnet50-baseline", "resnet50-finetune"):
-            own = pd.read_csv(f"plots/detectors/{name}/{table}.csv", dtype=str, keep_default_na=False)
+    for table, place in compare.OVERLAID.items():
+        every = pd.read_csv(f"plots/overlaid/{table}.csv", dtype=str, keep_default_na=False)
+        for name in ("resnet50-finetune",) if table == "history" else ("resnet50-baseline", "resnet50-finetune"):
+            own = pd.read_csv(place.format(name), dtype=str, keep_default_na=False)
             rows = every.loc[every["detector"] == name, own.columns]
             assert rows.to_numpy().tolist() == own.to_numpy().tolist()

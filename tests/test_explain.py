@@ -33,7 +33,7 @@ SETTINGS = {
 }
 SHEET = Path(f"data/explanations/{NAME}/sheet.jpg")
 SAID = Path(f"data/explanations/{NAME}/explanations.json")
-DELETION = Path(f"plots/detectors/{NAME}/deletion.csv")
+DELETION = Path(f"data/explanations/{NAME}/deletion.csv")
 
 
 def face(number):

@@ -26,7 +26,7 @@ COUNTS = {"train": 12, "valid": 6, "test": 6}
 KINDS, PHASES = ("features", "labels"), ("baseline", "finetune")
 LEARNS = {"epochs": 6, "learning_rate": 0.05}  # the toy, that dark faces are real and light ones fake
 MODEL = "resnet50"
-HISTORY = Path(f"plots/detectors/{MODEL}-finetune/history.csv")
+HISTORY = Path(f"data/models/{MODEL}-finetune.csv")
 SETTINGS = {
     "image.size": SIDE,
     "image.crop": CROP,
@@ -124,7 +124,7 @@ def test_the_stages_leave_their_files_and_nothing_else(project):
             *[f"data/features/{MODEL}/{split}.{kind}.npy" for split in ("train", "valid") for kind in KINDS],
             *[f"data/models/{MODEL}-{phase}.{kind}" for phase in PHASES for kind in ("keras", "json", "npz")],
             *[f"data/scores/{MODEL}-{phase}.parquet" for phase in PHASES],
-            f"plots/detectors/{MODEL}-finetune/history.csv",
+            f"data/models/{MODEL}-finetune.csv",
         ]
     )
 
@@ -291,7 +291,7 @@ def interrupt(patch, epoch):
 
 
 def published():
-    return sorted(path.name for folder in ("data/models", "plots") for path in Path(folder).rglob("*finetune*"))
+    return sorted(path.name for path in Path("data/models").glob("*finetune*"))
 
 
 def history():
@@ -340,8 +340,7 @@ def test_an_interrupted_fine_tuning_publishes_nothing_and_ends_as_if_it_had_not_
     small(**LEARNS)
     expected, whole = history(), logits("finetune", noise)
     for name in published():
-        path = next(path for folder in ("data/models", "plots") for path in Path(folder).rglob(name))
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        Path("data/models", name).unlink()
     with monkeypatch.context() as patch:
         interrupt(patch, 2)
         with pytest.raises(KeyboardInterrupt):

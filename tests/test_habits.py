@@ -1,6 +1,7 @@
-"""The hooks of pre-commit run on this repository, and refuse what they are for; so does the check of the CI recipe."""
+"""The hooks of pre-commit run on this repository, and refuse what they are for; so do checks of the recipes."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -76,3 +77,18 @@ def test_each_hook_refuses_what_it_is_for(hook: str, says: list[str], spoilt: Pa
     for word in says:
         assert word in result.stdout
     assert not any(name in result.stdout for name in ("curve.png", "network.tflite"))
+
+
+def test_the_image_is_built_of_files_that_docker_may_see_by_targets_that_make_has() -> None:
+    recipe = (ROOT / "Dockerfile").read_text()
+    (copied,) = re.findall(r"^COPY --chown=me (.+) \./$", recipe, re.MULTILINE)
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    assert "*" in ignored
+    assert sorted(copied.split()) == sorted(line[1:] for line in ignored if line.startswith("!"))
+    assert all((ROOT / name).is_file() for name in copied.split())
+    (target,) = re.findall(r"make \"(.+)\"$", recipe, re.MULTILINE)
+    for gpu in ("", "1"):
+        name = subprocess.run(
+            ["sh", "-c", f'echo "{target}"'], env={"GPU": gpu}, capture_output=True, text=True, check=True
+        ).stdout.strip()
+        assert f"\n{name}: requirements.txt" in (ROOT / "Makefile").read_text()

@@ -74,7 +74,8 @@ def tables() -> dict[str, pd.DataFrame]:
             of_all.setdefault(table, []).append(rows.assign(detector=name))
         row = {"detector": name, "n": 200, "roc_auc": 0.6 + number / 10, "accuracy": 0.55 + number / 10}
         board.append(row | {f"{f}{end}": row[f] + by for f in ("roc_auc", "accuracy") for end, by in ENDS.items()})
-    found = {f"plots/{table}.csv": pd.concat(every, ignore_index=True) for table, every in of_all.items()}
+    found = {f"plots/overlaid/{table}.csv": pd.concat(every, ignore_index=True) for table, every in of_all.items()}
+    found["plots/cross_generator.csv"] = found.pop("plots/overlaid/cross_generator.csv")
     found["plots/leaderboard.csv"] = pd.DataFrame(board)
     pairs = pd.DataFrame(
         [{"pair": f"{one} over {other}", "lead": 0.02, "n": 200} for one, other in combinations(reversed(DETECTORS), 2)]
@@ -177,7 +178,7 @@ def test_detectors_whose_evidence_was_checked_on_other_numbers_of_images_keep_th
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Vega mixes up the panels of a grid of facets in which some are empty."""
-    path = "plots/deletion.csv"
+    path = "plots/overlaid/deletion.csv"
     table = TABLES[path]
     monkeypatch.setitem(TABLES, path, table.assign(n=table["n"].where(table["detector"] != "resnet50-finetune", 12)))
     heads = re.findall(r">workspace \((\d+) test images\), ([^<]*)<", draw(*titled("deletion")))
@@ -205,7 +206,7 @@ def test_two_revisions_are_told_apart_and_named_in_their_order(title: str) -> No
 
 def test_confusion_shows_counts_and_shares() -> None:
     svg = draw("Confusion matrix at the validation threshold, test images")
-    cells = TABLES["plots/confusion.csv"]
+    cells = TABLES["plots/overlaid/confusion.csv"]
     for count, share in zip(cells["count"], cells["share"], strict=True):
         assert f"{count} ({share:.1%})" in svg
 

@@ -95,11 +95,11 @@ def make(
             Image.new("RGB", (40, 30), "grey").save(f"data/explanations/{name}/sheet.jpg")
             steps = {"deleted": [0.25, 0.5], "drop": [0.4, 0.7], "low": [0.3, 0.5], "high": [0.5, 0.9], "n": 24}
             orders = [pd.DataFrame(steps).assign(order=order) for order in ("evidence", "random")]
-            pd.concat(orders).to_csv(f"plots/detectors/{name}/deletion.csv", index=False)
+            pd.concat(orders).to_csv(f"data/explanations/{name}/deletion.csv", index=False)
             columns = ["loss", "accuracy", "val_loss", "val_accuracy", "val_auc"]
             if name.endswith("finetune"):
                 history = pd.DataFrame({"epoch": [1, 2]} | {column: [0.5, 0.6] for column in columns})
-                history.to_csv(f"plots/detectors/{name}/history.csv", index=False)
+                history.to_csv(f"data/models/{name}.csv", index=False)
         compare.main()
         write("metrics/data.json", AUDIT | audit)
         sets = []

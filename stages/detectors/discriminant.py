@@ -15,6 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from stages.backend import keras
 from stages.detectors import assembly
 from stages.detectors.rows import Rows
+from stages.progress import progress
 from stages.scoring import platt
 
 SHRINKAGE = 0.3  # of the covariance; 0.1 to 0.5 rank alike (docs/recipe.md)
@@ -74,7 +75,8 @@ def discriminant(
     """
     targets = (labels - labels.mean()).astype(np.float32)
     products, moment = np.zeros((len(mean), len(mean)), np.float32), np.zeros(len(mean), np.float32)
-    for number, rows in enumerate(standardised(features, mean, variance)):
+    chunks = standardised(features, mean, variance)
+    for number, rows in enumerate(progress(chunks, desc="solving the head", unit="chunk", leave=False)):
         products += rows.T @ rows
         moment += rows.T @ targets[number * CHUNK : (number + 1) * CHUNK]
     products[np.diag_indices_from(products)] += len(labels) * shrinkage / (1 - shrinkage)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from stages.errors import UserError
 from stages.faces.image import Pixels
+from stages.progress import progress
 
 HASH_SIDE = 16  # 16 × 16 differences
 HASH_BYTES = HASH_SIDE**2 // 8
@@ -115,7 +116,7 @@ def near_pairs(hashes: Hashes, bits: int) -> Integers:
 
     index = faiss.IndexBinaryFlat(8 * HASH_BYTES)
     found, total = [np.empty((0, 2), np.int64)], 0
-    for start in range(0, len(hashes), BLOCK):
+    for start in progress(range(0, len(hashes), BLOCK), desc="near-duplicates", unit="block", leave=False):
         block = np.ascontiguousarray(hashes[start : start + BLOCK])
         index.add(block)
         limits, _, earlier = index.range_search(block, bits + 1)  # strictly below the radius

@@ -1,1 +1,1 @@
-"""The report: its figures, what must be known before them, what they say in sentences, and the templates."""
+"""The report: its figures, its sentences and what must be known before them, its templates; the leaderboard drawn."""

@@ -7,7 +7,6 @@
 ``figures``      the numbers: loss, AUC, average precision, accuracy, precision, recall, F1, Brier, calibration error
 ``intervals``    how sure the numbers are, and whether one detector's lead over another is more than chance
 ``curves``       the points that plots are drawn of: ROC, precision and recall, histogram, confusion, reliability
-``drawing``      the leaderboard as a picture
 ===============  ======================================================================================================
 
 Label 1 is fake, 0 is real; a score is P(fake); an image is called fake when its score is the threshold or more.

@@ -13,13 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from stages.errors import UserError
 from stages.faces.classes import lacks, rule_of
 from stages.faces.layout import LABELS, Place, is_clutter
 from stages.faces.zips import Zip
 from stages.params import Classes
+from stages.progress import progress
 
 CHUNK = 1 << 20  # bytes
 OTHER, DANGLING = "other files", "links that lead nowhere"  # what is skipped
@@ -85,7 +84,7 @@ def verify(archive: Path) -> None:
     try:
         with Zip(archive) as members:
             size, unpacked = archive.stat().st_size, 0
-            with tqdm(total=size, desc="verifying the archive", unit="B", unit_scale=True, disable=None) as bar:
+            with progress(total=size, desc="verifying the archive", unit="B", unit_scale=True) as bar:
                 for place, member in members.members():
                     unpacked += member.file_size
                     if unpacked > MAX_EXPANSION * size:
@@ -138,7 +137,7 @@ def _pack(folder: Path, archive: Path, classes: Classes | None) -> tuple[Counter
     """Pack the images of a folder, sorted by name, with fixed times; count them by place, and what is no image."""
     found, skipped = images(folder, classes)
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as members:
-        for member in tqdm(found, desc="packing faces", unit="file", disable=None):
+        for member in progress(found, desc="packing faces", unit="file"):
             _add(members, member, folder / member)
     return Counter(filter(None, found.values())), skipped
 

@@ -25,12 +25,12 @@ import requests
 import urllib3
 from filelock import FileLock, Timeout
 from requests.adapters import HTTPAdapter
-from tqdm import tqdm
 
 from stages.errors import UserError
 from stages.faces.layout import LABELS, SPLITS, Place
 from stages.files import read_json, sha256, write_json
 from stages.params import Classes
+from stages.progress import progress
 from stages.sources.folder import count, require_classes, summary, verify
 
 # What may pass if one waits. Both libraries matter: the body of an answer is read with urllib3.
@@ -295,9 +295,7 @@ def _save(response: requests.Response, part: Path, start: int, whole: dict[str, 
     try:
         with (
             part.open("ab") as file,
-            tqdm(
-                total=whole["size"], initial=start, desc="downloading", unit="B", unit_scale=True, disable=None
-            ) as bar,
+            progress(total=whole["size"], initial=start, desc="downloading", unit="B", unit_scale=True) as bar,
         ):
             for chunk in _chunks(response, head):
                 file.write(chunk)

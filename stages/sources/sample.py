@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import convolve, gaussian_filter
-from tqdm import tqdm
 
 from stages.faces.layout import LABELS
+from stages.progress import progress
 
 Array = NDArray[np.floating[Any]]
 
@@ -52,7 +52,7 @@ def fetch(faces_per_class: int, size: int, seed: int, archive: Path) -> dict[str
     """
     with (
         zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as members,
-        tqdm(total=len(LABELS) * faces_per_class, desc="drawing faces", unit="face", disable=None) as bar,
+        progress(total=len(LABELS) * faces_per_class, desc="drawing faces", unit="face") as bar,
     ):
         for name, label in LABELS.items():
             for number in range(faces_per_class):

@@ -2,8 +2,8 @@
 
 Files are the truth. This module reads them (``data/models/M-P.keras`` and its record, ``data/calibration/M-P.json``,
 ``data/figures/M-P.json``, ``plots/detectors/M-P/``, ``data/raw/`` and, where they are there,
-``data/contact_sheets/``, ``data/explanations/M-P/sheet.jpg`` and ``data/report/M-P.md``) and writes none, so it also
-sends what an absent server missed (``make track``) and what DVC restored from its cache without running. A run is found
+``data/contact_sheets/``, ``data/explanations/M-P/`` and ``data/report/M-P.md``) and writes none, so it also sends what
+an absent server missed (``make track``) and what DVC restored from its cache without running. A run is found
 by the digest of its model. Its tag ``mirror_digest``, set last, is the digest of all that it shows: the same files are
 never sent twice, a run that was cut off is completed, and a new evaluation updates its run. It sends another copy of
 the model only where the calibration, which MLflow serves with it, has changed. At the end the winner is registered
@@ -339,10 +339,10 @@ def _send_artifacts(client: Any, run_id: str, detector: Detector) -> None:
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        draw(detector.plots, folder, detector.name)
         for name, file in detector.files.items():
             (folder / name).parent.mkdir(exist_ok=True)
             shutil.copy(file, folder / name)
+        draw(folder / "tables", folder, detector.name)
         client.log_artifacts(run_id, temporary)
 
 

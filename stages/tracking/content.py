@@ -63,11 +63,6 @@ class Detector:
             ) from None
         return int(start * 1000), int(end * 1000)
 
-    @property
-    def plots(self) -> Path:
-        """The folder of its tables."""
-        return Path(f"plots/detectors/{self.name}")
-
 
 class Point(NamedTuple):
     """One value of a curve. ``seconds``: since training began."""
@@ -85,7 +80,8 @@ def detectors(params: Params) -> Iterator[Detector]:
     """
     for name, model, phase in detectors_of(params.models):
         record, metrics = Path(f"data/models/{name}.json"), Path(f"data/figures/{name}.json")
-        plots, calibration = Path(f"plots/detectors/{name}"), Path(f"data/calibration/{name}.json")
+        plots, evidence = Path(f"plots/detectors/{name}"), Path(f"data/explanations/{name}")
+        calibration = Path(f"data/calibration/{name}.json")
         model_files = (record.with_suffix(".keras"), record.with_suffix(".npz"), record)
         sources = [source_file(name) for name in params.learned_sets]
         needed = (*model_files, metrics, plots / "sets.csv", calibration, *sources)
@@ -96,11 +92,12 @@ def detectors(params: Params) -> Iterator[Detector]:
         files |= {f"sets/{file.name}": file for file in sources}
         card = Path(f"data/report/{name}.md")
         files |= {CARD: card} if card.exists() else {}
-        files |= {f"tables/{table.name}": table for table in sorted(plots.glob("*.csv"))}
+        tables = {table.name: table for table in plots.glob("*.csv")}
+        tables |= {"deletion.csv": evidence / "deletion.csv", "history.csv": record.with_suffix(".csv")}
+        files |= {f"tables/{table}": file for table, file in sorted(tables.items()) if file.exists()}
         sheets = (Path(f"data/contact_sheets/{one}.jpg") for one in params.learned_sets)
         files |= {f"contact_sheets/{sheet.name}": sheet for sheet in sheets if sheet.exists()}
-        evidence = Path(f"data/explanations/{name}/sheet.jpg")
-        files |= {EVIDENCE: evidence} if evidence.exists() else {}
+        files |= {EVIDENCE: evidence / "sheet.jpg"} if (evidence / "sheet.jpg").exists() else {}
         contents = "".join(f"{name} {sha256(path)}\n" for name, path in files.items())
         contents_digest = hashlib.sha256(contents.encode()).hexdigest()
         yield Detector(model, phase, read_json(record), read_json(metrics), files, contents_digest)
@@ -227,7 +224,7 @@ def curves(detector: Detector) -> Iterator[Point]:
     if detector.phase == "baseline":
         return
     elapsed = 0.0
-    with (detector.plots / "history.csv").open(newline="", encoding="utf-8") as file:
+    with detector.keras.with_suffix(".csv").open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             elapsed += float(row["seconds"])
             epoch = int(row.pop("epoch"))

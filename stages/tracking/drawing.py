@@ -1,4 +1,4 @@
-"""The figures of a run in MLflow, drawn from the tables in ``plots/detectors/M-P/``."""
+"""The figures of a run in MLflow, drawn from its tables."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,13 +13,13 @@ from stages.reporting import figures
 REAL, FAKE = "#0072B2", "#D55E00"  # Okabe and Ito's, which the colour-blind can tell apart
 
 
-def draw(plots: Path, folder: Path, name: str) -> None:
+def draw(tables: Path, folder: Path, name: str) -> None:
     """Draw a PNG of each table into ``folder``: ``roc.png``, ``history.png``, ``robustness.png`` and so on.
 
-    ``plots`` holds the tables of one detector; a figure whose table is missing is left out. ``name`` is for the titles.
+    ``tables`` holds those of one detector; a figure whose table is missing is left out. ``name`` is for the titles.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    confusion = plots / "confusion.csv"
+    confusion = tables / "confusion.csv"
     on = f"{int(pd.read_csv(confusion)['count'].sum()):,} test images" if confusion.exists() else "test images"
     panels: dict[str, tuple[Callable[[Axes, pd.DataFrame], None], str]] = {
         "pr": (_precision_recall, f"{name}: precision and recall of fakes on {on}"),
@@ -27,9 +27,9 @@ def draw(plots: Path, folder: Path, name: str) -> None:
         "scores": (_scores, f"{name}: scores of {on}"),
     }
     for plot, (panel, title) in panels.items():
-        if (plots / f"{plot}.csv").exists():
+        if (tables / f"{plot}.csv").exists():
             figure = Figure(figsize=(6, 5), dpi=110, layout="constrained")
-            panel(figure.subplots(), pd.read_csv(plots / f"{plot}.csv"))
+            panel(figure.subplots(), pd.read_csv(tables / f"{plot}.csv"))
             _save(figure, title, folder / f"{plot}.png")
     shared: dict[str, tuple[Callable[[figures.Tables], Figure], str]] = {
         "roc": (figures.roc, f"{name}: ROC curve on {on}"),
@@ -40,8 +40,8 @@ def draw(plots: Path, folder: Path, name: str) -> None:
         "deletion": (figures.deletion, f"{name}: deletion by evidence and at random"),
     }
     for plot, (overlay, title) in shared.items():
-        if (plots / f"{plot}.csv").exists():
-            table = pd.read_csv(plots / f"{plot}.csv", dtype={"level": str})
+        if (tables / f"{plot}.csv").exists():
+            table = pd.read_csv(tables / f"{plot}.csv", dtype={"level": str})
             if len(table):
                 _save(overlay({name: table}), title, folder / f"{plot}.png")
 

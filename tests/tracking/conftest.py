@@ -99,7 +99,7 @@ def write_detector(folder: Path, name: str, number: int) -> None:
     if phase == "finetune":
         history = [[epoch, (7 - epoch) / 10, 0.6, (8 - epoch) / 10, 0.55, 0.58, 0.001, 4.0] for epoch in range(1, 4)]
         header = "epoch,loss,accuracy,val_loss,val_accuracy,val_auc,learning_rate,seconds"
-        write_csv(folder / f"plots/detectors/{name}/history.csv", header, history)
+        write_csv(folder / f"data/models/{name}.csv", header, history)
     curve = [[share / 10, (share / 10) ** 0.4, 1 - share / 10] for share in range(11)]
     write_csv(folder / f"plots/detectors/{name}/roc.csv", "false_positive_rate,true_positive_rate,threshold", curve)
     of_sets = [["test", "", True, 0.9, 0.8, 0.1, 0.85, 0.05], ["swaps", "swaps", False, "", 0.4, "", 0.3, ""]]

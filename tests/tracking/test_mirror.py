@@ -197,7 +197,7 @@ def test_a_description_that_a_person_wrote_stays(params: Params) -> None:
 def test_the_same_model_trained_again_doubles_no_curve(params: Params) -> None:
     tracking.mirror(params)
     before = held(mlflow_client())
-    history = Path("plots/detectors/resnet50-finetune/history.csv")
+    history = Path("data/models/resnet50-finetune.csv")
     history.write_text(re.sub("4.0$", "5.0", history.read_text(), flags=re.MULTILINE))
     edit(Path("data/models/resnet50-finetune.json"), ended="2026-02-04T04:05:06+00:00", train_seconds=15.5)
     tracking.mirror(params)

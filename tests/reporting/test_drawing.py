@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from stages.scoring import drawing
+from stages.reporting import drawing
 
 
 @pytest.fixture
