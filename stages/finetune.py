@@ -6,6 +6,8 @@ record, how to tell what is unlike the training faces (:mod:`stages.detectors.di
 its epochs. Validation sees whole faces. The detector is the best of its own epochs, whether or not it is better than
 its baseline: the leaderboard says that.
 
+Where ``TF_CONFIG`` names several hosts, they train together (:mod:`stages.detectors.hosts`); the first of them writes.
+
 There are two ways to start (``start``). From a linear probe, for backbones that know pictures and have few faces to
 learn from: BatchNorm stays as it is, and the features that the probe weighs change slowly. And afresh, as networks are
 trained from scratch: a head that knows nothing, and BatchNorm that trains, with each batch's statistics.
@@ -14,12 +16,13 @@ trained from scratch: a head that knows nothing, and BatchNorm that trains, with
 import argparse
 import math
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from stages.backend import keras
-from stages.detectors import assembly, discriminant, distance, levels, record, rows, training
+from stages.detectors import assembly, discriminant, distance, hosts, levels, record, rows, training
 from stages.detectors.device import distribution, prepare
 from stages.errors import run
 from stages.faces import augmentation, shards
@@ -50,50 +53,58 @@ def main() -> None:
         [weights, *(sorted(features.iterdir()) if fit.start == "probe" else [])],
         device.precision,
     )
-    strategy = distribution()
+    worker = hosts.worker()
+    scratch = training.agreed(worker, scratch)
+    strategy = distribution(len(worker.addresses))
+    devices = strategy.num_replicas_in_sync
     with hold(scratch):
-        with strategy.scope():
-            # The data: crops of training faces, endlessly; whole validation faces, in their order.
-            train = shards.augmented(
-                folders["train"],
-                size=size,
-                crop=params.image.crop,
-                batch_size=batch_size,
-                seed=seed,
-                start=training.completed_epochs(scratch) * steps * batch_size,
-                augment=augmentation.augmenter(**params.augment.model_dump()),
-            )
-            valid = shards.labelled(folders["valid"], size=size, batch_size=fit.batch_size)
+        # The data: crops of training faces, endlessly; whole validation faces, in their order.
+        crops = partial(
+            shards.augmented,
+            folders["train"],
+            size=size,
+            crop=params.image.crop,
+            seed=seed,
+            start=training.completed_epochs(scratch) * steps * batch_size,
+            augment=augmentation.augmenter(**params.augment.model_dump()),
+        )
+        train = training.shared(strategy, crops, batch_size) if worker.several else crops(batch_size=batch_size)
+        valid = shards.labelled(folders["valid"], size=size, batch_size=fit.batch_size)
 
-            # The network, and one fit.
+        # The network, and one fit.
+        with strategy.scope():
             module = levels.Levels(assembly.backbone_module(model), **params.features.seen)
             backbone = module.backbone(str(weights))
             if fit.start == "probe":
                 head = probe(rows.read(features, "train"))
             else:
                 head = assembly.trainable_head(backbone.output_shape[-1])
-            assembly.set_batch_norm(
-                [*backbone.layers, *head.layers], trains=fit.start == "fresh", devices=strategy.num_replicas_in_sync
-            )
+            assembly.set_batch_norm([*backbone.layers, *head.layers], trains=fit.start == "fresh", devices=devices)
             network = assembly.detector(module, backbone, head)
-            pooled = keras.Model(network.input, network.get_layer("pool").output)
             network.compile(
-                optimizer=optimizer(fit, steps * fit.epochs, strategy.num_replicas_in_sync),
+                optimizer=optimizer(fit, steps * fit.epochs),
                 loss=keras.losses.BinaryCrossentropy(from_logits=True),
                 metrics=[keras.metrics.BinaryAccuracy(threshold=0.0, name="accuracy")],  # of logits: P = 0.5
             )
-            journal, best = training.fit(
-                network,
-                train,
-                valid,
-                shards.labels(folders["valid"]),
-                epochs=fit.epochs,
-                steps_per_epoch=steps,
-                scratch=scratch,
-            )
+        fitted = training.fit(
+            network,
+            train,
+            valid,
+            shards.labels(folders["valid"]),
+            epochs=fit.epochs,
+            steps_per_epoch=steps,
+            scratch=scratch,
+            chief=worker.chief,
+        )
+        if not fitted:
+            shutil.rmtree(scratch)
+            return
+        journal, best = fitted
 
         # The detector and its record.
         assembly.save(module, backbone, assembly.settled(head), Path(f"data/models/{model}-finetune.keras"))
+        saved = assembly.load(Path(f"data/models/{model}-finetune.keras"))
+        pooled = keras.Model(saved.input, saved.get_layer("pool").output)
         known = []
         for there in folders["train"]:  # of each set its share, the first
             count = math.ceil(shards.counts([there])["images"] * min(1.0, distance.FACES / images["train"]))
@@ -104,7 +115,7 @@ def main() -> None:
         record.write(
             model,
             "finetune",
-            device=device,
+            device=device._replace(name=f"{len(worker.addresses)} × {device.name}") if worker.several else device,
             weights=read_json(f"data/weights/{model}.json"),
             images=images,
             image_size=size,
@@ -128,13 +139,10 @@ def probe(train: rows.Rows) -> "keras.Model":
     return discriminant.head((features[::2], labels[::2]), (features[1::2], labels[1::2]))
 
 
-def optimizer(fit: Finetune, steps: int, devices: int) -> "keras.Optimizer":
-    """AdamW over ``steps``; biases and the scales and offsets of BatchNorm do not decay.
-
-    Gradients are clipped to a norm of 1. Each of several devices clips its own share of them, before they are added.
-    """
+def optimizer(fit: Finetune, steps: int) -> "keras.Optimizer":
+    """AdamW over ``steps``; biases and the scales and offsets of BatchNorm do not decay, gradients are clipped."""
     rate = training.warmed_cosine(fit.learning_rate, steps, WARMUP)
-    adamw = keras.optimizers.AdamW(rate, weight_decay=WEIGHT_DECAY, global_clipnorm=CLIP / devices)
+    adamw = training.AdamW(rate, weight_decay=WEIGHT_DECAY, global_clipnorm=CLIP)
     adamw.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return adamw
 

@@ -424,7 +424,7 @@ def test_biases_and_batch_norm_do_not_decay():
     fit = load_params(Path(__file__).parents[1] / "params.yaml").detectors[MODEL].finetune
     layers = [keras.Input((None, None, 3)), keras.layers.Conv2D(2, 3), keras.layers.BatchNormalization()]
     model = keras.Sequential(layers)
-    adamw = finetune.optimizer(fit, steps=10, devices=1)
+    adamw = finetune.optimizer(fit, steps=10)
     adamw.build(model.trainable_variables)
     decays = {variable.path.split("/")[-1]: adamw._use_weight_decay(variable) for variable in model.trainable_variables}
     assert decays == {"kernel": True, "bias": False, "gamma": False, "beta": False}
@@ -456,7 +456,7 @@ from stages.detectors import assembly
 from tests.conftest import toy_backbone
 two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 assert two.num_replicas_in_sync == 2
-finetune.distribution = lambda: two
+finetune.distribution = lambda hosts: two
 assembly.backbone_module = lambda model: toy_backbone()
 sys.argv = ["finetune", "resnet50"]
 finetune.main()

@@ -45,8 +45,15 @@ def prepare(precision: str, seed: int, deterministic: bool = False) -> Device:
     return Device(name, chosen)
 
 
-def distribution() -> "tf.distribute.Strategy":
-    """How batches are spread: over all GPUs, each with its part of every batch, where there are several."""
+def distribution(hosts: int = 1) -> "tf.distribute.Strategy":
+    """How batches are spread: over all GPUs, each with its part of every batch, of this host or of several.
+
+    Of several hosts (:mod:`stages.detectors.hosts`) it waits for the others, and has to come before all else.
+    """
+    if hosts > 1:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        print(f"{hosts} hosts share each batch, {strategy.num_replicas_in_sync} devices in all")
+        return strategy
     gpus = tf.config.list_logical_devices("GPU")
     if len(gpus) < 2:
         return tf.distribute.get_strategy()

@@ -219,6 +219,7 @@ def augmented(
     seed: int,
     start: int = 0,
     augment: Augment | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> "tf.data.Dataset":
     """Endless batches of (crops as uint8, labels n × 1), each with a fresh crop and flip.
 
@@ -226,6 +227,7 @@ def augmented(
     are; the images of a class of a set are shuffled anew whenever all were drawn. ``augment`` may change the pixels
     (:mod:`stages.faces.augmentation`). ``start`` counts the images drawn before: a resumed run goes on where it was.
     The order, and what happens to an image, depend on ``seed`` and ``start`` alone, not on which thread was faster.
+    ``share`` (number, of how many) takes every so many-th crop of that order, so that hosts together see all.
     """
     classes = [
         (folder, label, int(count))
@@ -264,6 +266,7 @@ def augmented(
     )
     return (
         tf.data.Dataset.choose_from_datasets([crops(number) for number in range(len(classes))], order)
+        .shard(num_shards=share[1], index=share[0])
         .map(example, num_parallel_calls=tf.data.AUTOTUNE)
         .batch(batch_size, drop_remainder=True)
         .prefetch(tf.data.AUTOTUNE)

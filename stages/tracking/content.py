@@ -237,6 +237,6 @@ def figures(detector: Detector) -> dict[str, float]:
     """The numbers of the metrics file under their own names, the record's as ``fit/…``, a set's as ``NAME/…``."""
     values = {**detector.metrics, **{f"fit/{name}": detector.record.get(name) for name in FIT_FIGURES}}
     numbers = {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
-    with (detector.plots / "sets.csv").open(newline="", encoding="utf-8") as file:
+    with detector.files["tables/sets.csv"].open(newline="", encoding="utf-8") as file:
         of_sets = [row for row in csv.DictReader(file) if row["set"] != "test"]
     return numbers | {f"{row['set']}/{name}": float(row[name]) for row in of_sets for name in SET_FIGURES if row[name]}

@@ -1,0 +1,159 @@
+"""Training over several hosts: processes on this machine that meet by ``TF_CONFIG``, each with its own TensorFlow."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stages import baseline, weights
+from stages.detectors import assembly, hosts, training
+from stages.errors import UserError
+from tests import test_finetune
+from tests.test_finetune import MODEL, SETTINGS
+
+ROOT = Path(__file__).parents[1]
+STAGE = """
+import sys
+from stages import finetune
+from stages.detectors import assembly
+from tests.conftest import toy_backbone
+assembly.backbone_module = lambda model: toy_backbone()
+sys.argv = ["finetune", "resnet50"]
+from stages.errors import run
+run(finetune.main)
+"""
+
+
+pack = test_finetune.pack  # a fixture
+
+
+def config(number, addresses):
+    """What ``TF_CONFIG`` says on a host."""
+    return json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": number}})
+
+
+def ports(count):
+    """Addresses where nobody listens."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    addresses = [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
+    for one in sockets:
+        one.close()
+    return addresses
+
+
+def start(folder, **environment):
+    """A host at work in a folder."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "HOSTS_PATIENCE": "60"} | environment
+    return subprocess.Popen(
+        [sys.executable, "-c", STAGE], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def ended(*processes):
+    """Exit codes and output of hosts."""
+    said = [process.communicate(timeout=120)[0].decode() for process in processes]
+    return [process.returncode for process in processes], said
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch, write_params, command, pack, toy, float32):
+    """A function that makes a folder in which the baseline of the toy is, and says how it is fine-tuned."""
+
+    def project(name, **keys):
+        folder = tmp_path / name
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        monkeypatch.delenv("DVC_ROOT", raising=False)
+        for module in (weights, assembly):
+            monkeypatch.setattr(module, "backbone_module", lambda model: toy)
+        write_params(SETTINGS | {f"detectors.{MODEL}.finetune.{key}": value for key, value in keys.items()})
+        pack()
+        for stage in (weights, baseline):
+            command(stage.main, MODEL)
+        return folder
+
+    return project
+
+
+def weights_of(folder):
+    """All weights of the detector that was written there."""
+    return assembly.load(folder / f"data/models/{MODEL}-finetune.keras").get_weights()
+
+
+def history(folder):
+    rows = training.read_history(folder / f"data/models/{MODEL}-finetune.csv")
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+PROBE = {"start": "probe", "epochs": 25, "batch_size": 6, "learning_rate": 0.001}  # 50 steps
+
+
+def test_two_hosts_end_with_the_weights_of_one_though_one_was_killed(project):
+    folder = project("one", **PROBE)
+    several = folder.with_name("two")
+    shutil.copytree(folder, several)
+    alone = start(folder)
+
+    addresses = ports(2)
+    pair = [start(several, TF_CONFIG=config(number, addresses)) for number in (0, 1)]
+    deadline = time.monotonic() + 100
+    while not list(several.glob(f".scratch/*/{training.BACKUPS}")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    pair[1].send_signal(signal.SIGKILL)
+    codes, said = ended(*pair)
+    assert codes == [1, -signal.SIGKILL]
+    assert "error: another host went away" in said[0]
+    assert "Traceback" not in said[0]
+    assert not (several / f"data/models/{MODEL}-finetune.keras").exists()
+
+    addresses = ports(2)
+    codes, said = ended(*(start(several, TF_CONFIG=config(number, addresses)) for number in (0, 1)))
+    assert codes == [0, 0], said
+    assert "were done before" in said[0]
+    assert list((several / ".scratch").iterdir()) == []
+    assert ended(alone)[0] == [0]
+    for one, two in zip(weights_of(folder), weights_of(several), strict=True):
+        assert np.abs(one - two).max() <= 1e-4 * np.abs(one).max()
+    for one, two in zip(history(folder), history(several), strict=True):
+        assert two == pytest.approx(one, rel=1e-3, abs=1e-5)
+
+
+def test_hosts_with_other_parameters_do_not_train_together(project):
+    folder, addresses = project("mine", **PROBE), ports(2)
+    other = project("other", **PROBE | {"epochs": 3})
+    codes, said = ended(start(folder, TF_CONFIG=config(0, addresses)), start(other, TF_CONFIG=config(1, addresses)))
+    assert codes == [1, 1]
+    for one in said:
+        assert f"error: {addresses[1]} would train with other code, data or parameters than the chief" in one
+        assert "Traceback" not in one
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_host_that_does_not_come_is_not_waited_for_for_ever(monkeypatch, number):
+    addresses = ports(2)
+    monkeypatch.setenv("HOSTS_PATIENCE", "0.5")
+    absent = "did not come within" if number == 0 else f"the chief, {addresses[0]}, does not answer within"
+    with pytest.raises(UserError, match=absent):
+        hosts.meet(hosts.Worker(number, addresses), "digest", None)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", config(2, ["a:1", "b:2"]), config(0, ["a"]), config("x", ["a:1"])])
+def test_a_tf_config_that_makes_no_sense_is_one_sentence(monkeypatch, text):
+    monkeypatch.setenv("TF_CONFIG", text)
+    with pytest.raises(UserError, match="TF_CONFIG must be"):
+        hosts.worker()
+
+
+def test_one_host_is_none_that_waits(monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", config(0, ["a:1"]))
+    assert not hosts.worker().several
+    monkeypatch.delenv("TF_CONFIG")
+    assert not hosts.worker().several
