@@ -357,7 +357,7 @@ def test_an_interrupted_fine_tuning_publishes_nothing_and_ends_as_if_it_had_not_
         assert row == pytest.approx(same, rel=1e-3, abs=1e-5)
     np.testing.assert_allclose(logits("finetune", noise), whole, rtol=1e-2, atol=1e-3)
     assert list(Path(".scratch").iterdir()) == []
-    assert published() == [f"{MODEL}-finetune", *(f"{MODEL}-finetune.{kind}" for kind in ("json", "keras", "npz"))]
+    assert published() == [f"{MODEL}-finetune.{kind}" for kind in ("csv", "json", "keras", "npz")]
 
 
 def test_a_kill_between_journal_and_backup_draws_the_same_crops_again(small, noise, monkeypatch):

@@ -197,6 +197,15 @@ def test_one_goes_back_to_the_commit_and_to_the_experiment_without_training(expe
     leave(experiment)
 
 
+def test_a_setting_that_was_run_before_is_not_trained_again(experiment: Path) -> None:
+    leave(experiment)
+    change(experiment, RATE, 0.0005)
+    printed = call(experiment, "dvc", "repro", "explain@densenet121-finetune")
+    assert "Stage 'finetune@densenet121' is cached" in printed
+    assert ran(printed) == ["evaluate@densenet121-finetune"]  # git's tables are not in DVC's cache
+    leave(experiment)
+
+
 def test_a_grid_runs_in_the_queue_and_is_found_in_mlflow_by_its_names(experiment: Path) -> None:
     """Another seed for the intervals: the cheapest grid there is, for it runs no network."""
     leave(experiment)
