@@ -11,7 +11,7 @@ status``. A newer measurement of the same detector on the same faces with the sa
 prints Markdown: "a (b–c)" is a figure with its interval, "a (b to c)" the mean and the range of several seeds.
 ``curve`` writes docs/learning_curve.csv and draws docs/learning_curve.png of it. ``check`` says whether each table of
 README.md and docs/*.md between ``<!-- results: SET … -->`` and ``<!-- /results -->`` is what ``table SET …`` prints,
-and so for ``generators`` (:mod:`bench.generators`) and ``simulation`` (:mod:`bench.simulate`); ``write`` puts it there.
+and so for ``generators`` (:mod:`bench.generators`); ``write`` puts it there.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from statistics import mean
 import pandas as pd
 from dvc.repo import Repo
 
-from bench import generators, simulate
+from bench import generators
 from bench.curve import draw, exponent, power_law
 from stages.errors import UserError, run
 from stages.files import commit, publish, read_json
@@ -40,8 +40,8 @@ FIGURES = ("roc_auc", "roc_auc_low", "roc_auc_high", "accuracy", "average_precis
 KEY = ("set", "left_out", "n_train", "detector", "seed")
 COLUMNS = (*KEY, *FIGURES, "n", "seconds", "commit", "command")
 HEAD = ("detector", "training faces", "ROC AUC", "accuracy", "average precision", "training, s", "n")
-TABLE = re.compile(r"<!-- (results|generators|simulation): (.+?) -->\n(.*?)<!-- /\1 -->", re.DOTALL)
-OPEN = re.compile(r"<!-- (?:results|generators|simulation): ")
+TABLE = re.compile(r"<!-- (results|generators): (.+?) -->\n(.*?)<!-- /\1 -->", re.DOTALL)
+OPEN = re.compile(r"<!-- (?:results|generators): ")
 MIN_SIZES = 3  # a line through two has no interval
 
 
@@ -219,8 +219,6 @@ def renewed(page: Path) -> str:
         if kind == "results":
             arguments = parser().parse_args(["table", *shlex.split(said)])
             made = table(arguments.sets, arguments.n_train)
-        elif kind == "simulation":
-            made = simulate.table(said)
         else:
             detector, _, form = said.partition(" ")
             made = generators.table(detector, generators.read(), short=form == "found")

@@ -4,13 +4,14 @@ What the measures say is not tested here: `make bench` measures, and bench/resul
 """
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from bench import measure, suite
+from bench import measure, simulate, suite
 from bench.project import run_here, write_params
 from stages.params import load
 
@@ -91,3 +92,37 @@ def test_a_measure_that_does_not_exist_is_refused_with_those_that_do() -> None:
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 2
     assert f"no measure is called speed; there are {', '.join(suite.NAMES)}" in " ".join(result.stderr.split())
+
+
+def test_the_page_shows_what_is_simulated() -> None:
+    assert simulate.table(simulate.inputs()) in (ROOT / "docs/scale.md").read_text()
+
+
+def test_the_simulated_training_scales_as_its_inputs_say() -> None:
+    given = simulate.inputs()
+    alone, many = (simulate.training(given, "resnet50", gpus, 10**7) for gpus in (1, 64))
+    assert alone.sent == 0
+    assert alone.hours == pytest.approx(8e7 / given["resnet50_training"] / 3600, rel=0.01), "no all-reduce on one GPU"
+    assert 64 * many.hours > 1.2 * alone.hours
+    ideal = given | dict.fromkeys(("network", "nvlink", "store"), math.inf)
+    ideal |= dict.fromkeys(("network_hop", "nvlink_hop", "spread"), 0)
+    alone, many = (simulate.training(ideal, "resnet50", gpus, 10**7) for gpus in (1, 64))
+    assert 64 * many.hours == pytest.approx(alone.hours)
+    unshared = simulate.training(given | {"resnet50_norms": 0}, "resnet50", 8, 10**7)
+    assert 8e7 / (unshared.hours * 3600) == pytest.approx(17400, rel=0.02), "as NVIDIA measured"
+    starved = simulate.training(given | {"store": 1e8}, "resnet50", 64, 10**7)
+    assert (starved.bottleneck, starved.hours) == ("reading", pytest.approx(8e7 * 29000 / 1e8 / 3600, rel=0.03))
+
+
+def test_the_simulated_archive_takes_as_long_as_its_bottleneck() -> None:
+    given = simulate.inputs()
+    once = simulate.judging(given, 64, on_gpu=True)
+    twice = simulate.judging(given | {"photo_bytes": 2 * given["photo_bytes"]}, 64, on_gpu=True)
+    assert once.bottleneck == twice.bottleneck == "the store"
+    assert twice.hours == pytest.approx(2 * once.hours)
+    steady = given | {"spread": 0, "failures": 0, "faceless": 0}
+    cores = simulate.judging(steady, 1, on_gpu=True)
+    assert (cores.bottleneck, cores.hours) == ("the cores", pytest.approx(1e9 * 0.104 / 16 / 3600, rel=0.001))
+    assert simulate.judging(steady | {"failures": 1}, 1, on_gpu=True).hours == pytest.approx(
+        1.5 * cores.hours, rel=0.02
+    )
