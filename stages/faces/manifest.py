@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from stages.errors import UserError
+from stages.faces.layout import LABELS, SPLITS
 from stages.files import publish
 
 COLUMNS = {"member": "str", "label": "int8", "split": "str", "group": "int64"}
@@ -29,12 +30,14 @@ def read(path: Path | str) -> pd.DataFrame:
     """
     try:
         manifest = pd.read_csv(path, dtype=COLUMNS, keep_default_na=False)  # a member may be called NA
+        if list(manifest) != list(COLUMNS):
+            raise ValueError(f"its columns are not {', '.join(COLUMNS)}")
+        for column, known in (("label", LABELS.values()), ("split", SPLITS)):
+            if not manifest[column].isin(list(known)).all():
+                raise ValueError(f"a {column} is none of {', '.join(map(str, known))}")
     except FileNotFoundError:
         raise UserError(f"{path} is missing; run the split stage first (`dvc repro split`)") from None
     except ValueError as error:
-        raise UserError(f"{path} is no manifest ({error}); write it again with `dvc repro -f split`") from None
-    if list(manifest) != list(COLUMNS):
-        raise UserError(
-            f"{path} has the columns {', '.join(manifest.columns)}, not {', '.join(COLUMNS)}; run `dvc repro -f split`"
-        )
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} is no manifest ({reason}); write it again with `dvc repro -f split`") from None
     return manifest

@@ -86,7 +86,7 @@ def verify(archive: Path) -> None:
             size, unpacked = archive.stat().st_size, 0
             with progress(total=size, desc="verifying the archive", unit="B", unit_scale=True) as bar:
                 for place, member in members.members():
-                    unpacked += member.file_size
+                    unpacked += max(member.file_size, member.compress_size)  # entries may share bytes
                     if unpacked > MAX_EXPANSION * size:
                         raise zipfile.BadZipFile(
                             f"it would unpack to more than {MAX_EXPANSION} times its size, as no images do"
