@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import re
 import select
 import sys
 import time
@@ -11,6 +12,7 @@ from contextlib import suppress
 
 from stages import STARTED
 
+UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")  # drives a terminal, breaks or turns a line
 FULL = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT)]
 
 
@@ -64,7 +66,7 @@ def run(main: Callable[[], None]) -> None:
 def refusal(error: Exception) -> str | None:
     """What a person is told of an error, and can do; None for a defect of ours."""
     if isinstance(error, UserError):
-        return str(error)
+        return escaped(str(error))  # it may quote other people's names
     if isinstance(error, MemoryError):
         return "memory ran out; free some, or take a larger machine, and run again"
     name = getattr(error, "filename", None)
@@ -78,6 +80,11 @@ def refusal(error: Exception) -> str | None:
     if error.errno in (errno.EEXIST, errno.ENOTDIR):
         return f"a file is in the way where a folder belongs: {name}; move it away and run again"
     return None
+
+
+def escaped(text: str) -> str:
+    """A text in one line, as it may be printed: control characters become escapes."""
+    return UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def reader_left() -> bool:

@@ -14,7 +14,9 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
+from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.nodes import MappingNode
 
 from stages.errors import UserError, run
 
@@ -60,6 +62,7 @@ Pattern = Annotated[str, AfterValidator(_compiles)]
 Name = Annotated[str, Field(min_length=1)]
 Model = Literal["resnet50", "densenet121"]
 Phase = Literal["baseline", "finetune"]
+MAX_MERGED = 10_000  # keys that `<<` brings into one mapping of params.yaml
 FORMER = {  # keys of earlier versions, and what to do about them
     "stress": "its name is corruptions now",
     "external": "other people's faces are under sets now, with use: test",
@@ -441,12 +444,24 @@ def set_argument(description: str | None) -> str:
     return name
 
 
+class _Constructor(SafeConstructor):
+    """Builds what YAML says, but not mappings whose ``<<`` double from line to line until memory is full."""
+
+    def flatten_mapping(self, node: MappingNode) -> Any:  # of ruamel.yaml
+        merged = super().flatten_mapping(node)
+        if len(node.value) > MAX_MERGED:
+            raise ValueError(f"line {node.start_mark.line + 1} merges more than {MAX_MERGED:,} keys")
+        return merged
+
+
 def load(path: Path | str = "params.yaml") -> Params:
     """The parameters in ``path``, read as YAML 1.2 (PyYAML would take ``1e-4`` for a string) and checked.
 
     Raises :class:`UserError`, naming the first key that is wrong, its value and what is allowed.
     """
-    return check(read(path, YAML(typ="safe", pure=True)), path)
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Constructor = _Constructor
+    return check(read(path, yaml), path)
 
 
 def read(path: Path | str, yaml: YAML) -> Any:

@@ -51,6 +51,10 @@ def test_a_user_error_is_one_sentence():
     assert ending(UserError("faces is missing; make it")) == "error: faces is missing; make it"
 
 
+def test_a_name_in_a_sentence_cannot_drive_the_terminal():
+    assert ending(UserError("the column \x1b[2J\n is unknown")) == r"error: the column \x1b[2J\n is unknown"
+
+
 def test_ctrl_c_ends_with_the_shells_code():
     assert ending(KeyboardInterrupt()) == 130
 

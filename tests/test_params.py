@@ -197,6 +197,10 @@ def test_scientific_notation_is_a_number(tmp_path: Path) -> None:
         ("a: 2024-13-45", "is not valid YAML: month must be in"),
         ("a: !!bool maybe", "is not valid YAML"),
         (f"a: {'9' * 5000}", r"is not valid YAML: Exceeds the limit \(4300 digits\)"),
+        (
+            "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}\n" for n in range(1, 40)),
+            r"is not valid YAML: line \d+ merges more than 10,000 keys",
+        ),
         ("[" * 2000, "is not valid YAML: maximum recursion depth exceeded"),
         ("a: \xe9".encode("latin-1"), "is not valid YAML: 'utf-8' codec can't decode"),
         (bytes(10), "is not valid YAML: unacceptable character"),

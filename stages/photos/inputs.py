@@ -2,7 +2,6 @@
 
 import glob
 import os
-import re
 import stat
 import sys
 from collections import Counter
@@ -13,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from zipfile import BadZipFile
 
-from stages.errors import UserError
+from stages.errors import UserError, escaped
 from stages.faces import archive
 from stages.faces.archive import NAMESAKE
 from stages.faces.image import ImageError, Pixels, decode
@@ -22,7 +21,6 @@ from stages.faces.zips import File
 
 STDIN = "-"  # as a path: a list of paths on standard input, one a line
 MISSING = "no such file"  # as the problem of a photo
-UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")  # drives a terminal, breaks or turns a line
 FORMULA = ("=", "+", "-", "@")  # a spreadsheet runs a cell that begins so
 
 Entry = tuple[str, Callable[[], bytes] | str]  # a name, and how to read it or the problem with it
@@ -66,7 +64,7 @@ def printable(text: str) -> str:
     Control characters and bytes that are no UTF-8 become escapes; what would be a formula there gets ``./`` before it.
     """
     text = text.encode(errors="surrogateescape").decode(errors="backslashreplace")
-    text = UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    text = escaped(text)
     return f"./{text}" if text.startswith(FORMULA) else text
 
 
