@@ -155,6 +155,8 @@ def test_the_validation_auc_is_exact_where_probabilities_saturate(tmp_path):
 class Fixed:
     """A model that answers with the same logits, whatever it is asked."""
 
+    distribute_strategy = None
+
     def __init__(self, logits):
         self.logits = logits
 
