@@ -458,7 +458,7 @@ def read(path: Path | str, yaml: YAML) -> Any:
         raise UserError(
             f"{path} is {what}; run in the project's root, or bring it back with `git checkout {path}`"
         ) from None
-    except (YAMLError, ValueError, KeyError, TypeError, RecursionError) as error:  # also of 2024-13-45, or ? {a: 1}
+    except (YAMLError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:  # of some values, too
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
 
 

@@ -196,6 +196,8 @@ def test_scientific_notation_is_a_number(tmp_path: Path) -> None:
         ("a: 1\na: 2\n", "duplicate key"),
         ("a: 2024-13-45", "is not valid YAML: month must be in"),
         ("a: !!bool maybe", "is not valid YAML"),
+        ('a: "\\UFFFFFFFF"', "is not valid YAML"),
+        ("? {a: 1}\n: 2", "is not valid YAML: unhashable type"),
         (f"a: {'9' * 5000}", r"is not valid YAML: Exceeds the limit \(4300 digits\)"),
         ("[" * 2000, "is not valid YAML: maximum recursion depth exceeded"),
         ("a: \xe9".encode("latin-1"), "is not valid YAML: 'utf-8' codec can't decode"),

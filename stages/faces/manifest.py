@@ -37,7 +37,7 @@ def read(path: Path | str) -> pd.DataFrame:
                 raise ValueError(f"a {column} is none of {', '.join(map(str, known))}")
     except FileNotFoundError:
         raise UserError(f"{path} is missing; run the split stage first (`dvc repro split`)") from None
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} is no manifest ({reason}); write it again with `dvc repro -f split`") from None
     return manifest
