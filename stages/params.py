@@ -468,8 +468,11 @@ def check(content: Any, name: Path | str) -> Params:
         return Params.model_validate(content)
     except ValidationError as error:
         problems = error.errors(include_url=False)
+        first = "".join(  # a value may hold what commands a terminal
+            character if character.isprintable() else ascii(character)[1:-1] for character in _sentence(problems[0])
+        )
         raise UserError(
-            f"{name}: {_sentence(problems[0])}" + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
+            f"{name}: {first}" + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
         ) from None
 
 
