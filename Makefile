@@ -25,7 +25,7 @@ demo: $(RUNTIME)  ## serve a page where a photo is dropped and judged, at http:/
 test: $(DEV)  ## run the tests, with coverage of stages/
 	@pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
 
-faults: $(DEV)  ## try what `make test` has no time for: a hundred kills, 20,000 damaged images
+faults: $(DEV)  ## try what `make test` has no time for: a hundred kills, full disks, 20,000 damaged images and hostile files
 	@KILLS=100 MUTATIONS=20000 pytest -n 0 -s tests/faults tests/faces/test_shards.py
 
 cluster-test: .venv/.cluster  ## run the tests of judging archives on Ray, which is installed first

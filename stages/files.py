@@ -1,6 +1,7 @@
 """How a stage publishes what it made: beside its place, then moved in with ``os.replace``, whole or not at all."""
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -75,6 +76,17 @@ def publish(path: Path | str) -> Iterator[Path]:
             raise
         finally:
             shutil.rmtree(holder, ignore_errors=True)
+
+
+@contextmanager
+def in_memory(path: Path) -> Iterator[io.BytesIO]:
+    """Yield a buffer for a picture, which becomes the file at ``path``.
+
+    Pillow, and Matplotlib through it, takes a disk that is full after a part of the last bytes for one that took all.
+    """
+    buffer = io.BytesIO()
+    yield buffer
+    path.write_bytes(buffer.getbuffer())
 
 
 def write_json(path: Path | str, content: dict[str, Any]) -> None:

@@ -31,7 +31,7 @@ from stages.faces import archive, duplicates, image
 from stages.faces.archive import Member
 from stages.faces.layout import LABELS
 from stages.faces.zips import Zip
-from stages.files import publish, read_json
+from stages.files import in_memory, publish, read_json
 from stages.lifetime import end_with
 from stages.progress import progress
 
@@ -89,8 +89,8 @@ def main() -> None:
         with pq.ParquetFile(index) as file:
             found: pd.DataFrame = file.read(["label", "verdict"]).to_pandas(split_blocks=True, self_destruct=True)
         sound = found["verdict"] == "ok"
-        with publish(SHEETS / f"{name}.jpg") as part:
-            _contact_sheet(faces, index, found["label"].where(sound)).save(part, quality=90)
+        with publish(SHEETS / f"{name}.jpg") as part, in_memory(part) as sheet:
+            _contact_sheet(faces, index, found["label"].where(sound)).save(sheet, "JPEG", quality=90)
     quarantined = _rows(index, np.flatnonzero(~sound), "member", "verdict").rename(columns={"verdict": "reason"})
     with publish(quarantine) as part:
         quarantined.to_csv(part, index=False)

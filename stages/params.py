@@ -473,7 +473,7 @@ def read(path: Path | str, yaml: YAML) -> Any:
         raise UserError(
             f"{path} is {what}; run in the project's root, or bring it back with `git checkout {path}`"
         ) from None
-    except (YAMLError, ValueError, KeyError, TypeError, RecursionError) as error:  # also of 2024-13-45, or ? {a: 1}
+    except (YAMLError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:  # of some values, too
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
 
 
@@ -483,8 +483,11 @@ def check(content: Any, name: Path | str) -> Params:
         return Params.model_validate(content)
     except ValidationError as error:
         problems = error.errors(include_url=False)
+        first = "".join(  # a value may hold what commands a terminal
+            character if character.isprintable() else ascii(character)[1:-1] for character in _sentence(problems[0])
+        )
         raise UserError(
-            f"{name}: {_sentence(problems[0])}" + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
+            f"{name}: {first}" + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
         ) from None
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO, get_args
 
 from stages.errors import UserError, run
-from stages.files import digest, publish, read_json
+from stages.files import digest, in_memory, publish, read_json
 from stages.photos import exported, heatmap
 from stages.photos.answers import Answer, Faces, answers, limits, one_size
 from stages.photos.exported import Detector
@@ -66,8 +66,8 @@ def main() -> None:
                 judged += 1
                 unread += bool(answer.error)
                 if arguments.heatmaps and answer.judgement:
-                    with publish(arguments.heatmaps / heatmap_name(answer)) as part:
-                        heatmap.overlay(answer.judgement).save(part)
+                    with publish(arguments.heatmaps / heatmap_name(answer)) as part, in_memory(part) as picture:
+                        heatmap.overlay(answer.judgement).save(picture, "PNG")
                 yield answer
 
     WRITERS[arguments.format](stream(), detectors, sys.stdout)

@@ -16,6 +16,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from stages import params
+from tests.reliability import rows
 
 ROOT = Path(__file__).parents[1]
 DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -160,3 +161,14 @@ def test_a_message_in_the_table_of_troubles_is_one_that_the_code_says(message: s
     assert len(TROUBLE) > 5
     wanted = re.compile(".*".join(re.escape(part) for part in message.split("…")))
     assert any(wanted.search(text) for text in messages())
+
+
+def test_the_counts_of_faults_are_those_that_the_suite_wrote_down(tmp_path: Path) -> None:
+    page = (ROOT / "docs/reliability.md").read_text()
+    shown = re.findall(r"^\| ([^|]+) \| [^|]+ \| ([\d,]+) \| ([\d,]+) \| [^|]+ \|$", page, re.MULTILINE)
+    counted = [(fault, *(f"{int(row[kind]):,}" for kind in ("tried", "lost"))) for fault, row in rows().items()]
+    assert sorted(shown) == sorted(counted)
+    for row in rows().values():
+        assert row["lost"] == "0"
+        tool, *arguments = row["command"].split()
+        check(tool, arguments, tmp_path)

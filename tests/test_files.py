@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -11,9 +12,10 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from stages.errors import UserError
-from stages.files import project_root, publish, read_json, reading, sha256, user_path, write_json
+from stages.files import in_memory, project_root, publish, read_json, reading, sha256, user_path, write_json
 
 
 def in_process(folder, code):
@@ -129,6 +131,17 @@ def test_a_full_disk_is_said_with_the_name_of_what_was_written(tmp_path):
 
     with pytest.raises(UserError, match=r"^the disk is full \(while writing \S*/table.csv\); free some space"):
         fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_picture_that_the_disk_takes_a_part_of_is_not_published(tmp_path):
+    size, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50, most))  # bytes, as on a disk with so much room
+    try:
+        with pytest.raises(OSError), publish(tmp_path / "a.jpg") as part, in_memory(part) as picture:  # noqa: PT011
+            Image.new("RGB", (8, 8)).save(picture, "JPEG")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, most))
     assert list(tmp_path.iterdir()) == []
 
 

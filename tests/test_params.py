@@ -196,6 +196,8 @@ def test_scientific_notation_is_a_number(tmp_path: Path) -> None:
         ("a: 1\na: 2\n", "duplicate key"),
         ("a: 2024-13-45", "is not valid YAML: month must be in"),
         ("a: !!bool maybe", "is not valid YAML"),
+        ('a: "\\UFFFFFFFF"', "is not valid YAML"),
+        ("? [[a]]\n: 1", "is not valid YAML: .*unhashable"),
         (f"a: {'9' * 5000}", r"is not valid YAML: Exceeds the limit \(4300 digits\)"),
         (
             "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}\n" for n in range(1, 40)),
@@ -229,6 +231,12 @@ def test_a_value_of_many_pages_is_shown_in_short(content: dict[str, Any], value:
     with pytest.raises(UserError, match=r"image.size = .*: input should be") as caught:
         params.check(content, "params.yaml")
     assert len(str(caught.value)) < 300
+
+
+def test_a_value_does_not_command_the_terminal(content: dict[str, Any]) -> None:
+    put(content, "sets.faces.dataset", "\x1b[2J\n")
+    with pytest.raises(UserError, match=r"sets.faces.dataset: '\\x1b\[2J\\n' is no data set of Kaggle"):
+        params.check(content, "params.yaml")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -11,6 +11,8 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from stages.files import in_memory
+
 # From Okabe and Ito's blue (real) over transparent (neither) to vermilion (fake); the colour-blind can tell them apart.
 REAL, FAKE = (0.0, 0.45, 0.70), (0.84, 0.37, 0.0)
 OPACITY = 0.7  # of the strongest evidence: the face must still be seen below it
@@ -79,7 +81,8 @@ def draw(groups: list[Group], title: str, notes: str, path: Path) -> None:
     bar.set_title("real  ←  evidence (logits)  →  fake", fontsize=9)
     bar.tick_params(labelsize=8)
     _text(figure, MARGIN + pair, FOOT - 0.3, notes, fontsize=8.5, va="top", linespacing=1.4)
-    figure.savefig(path, pil_kwargs={"quality": 90})
+    with in_memory(path) as picture:
+        figure.savefig(picture, format="jpeg", pil_kwargs={"quality": 90})
 
 
 def _axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:

@@ -6,6 +6,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from stages.files import in_memory
+
 # Okabe and Ito's colours, which the colour-blind can tell apart; .dvc/plots/ has the same.
 CHAMPION = "#D55E00"
 OTHERS = "#0072B2"
@@ -30,7 +32,8 @@ def leaderboard(table: pd.DataFrame, confidence: float, path: Path) -> None:
         color="0.35",
     )
     # A Figure of its own, not one of pyplot's, is drawn by Agg and needs no screen.
-    figure.savefig(path, metadata={"Software": None})
+    with in_memory(path) as picture:
+        figure.savefig(picture, format="png", metadata={"Software": None})
 
 
 def _dots(axes: Axes, table: pd.DataFrame, figure: str, title: str) -> None:

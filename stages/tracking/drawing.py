@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from stages.files import in_memory
 from stages.reporting import figures
 
 REAL, FAKE = "#0072B2", "#D55E00"  # Okabe and Ito's, which the colour-blind can tell apart
@@ -49,7 +50,8 @@ def draw(tables: Path, folder: Path, name: str) -> None:
 def _save(figure: Figure, title: str, path: Path) -> None:
     """Write a figure as PNG; not through pyplot, which would keep the figure and might want a screen."""
     figure.suptitle(title, x=0.02, ha="left", fontsize=11)
-    figure.savefig(path, metadata={"Software": None})
+    with in_memory(path) as picture:
+        figure.savefig(picture, format="png", metadata={"Software": None})
 
 
 def _precision_recall(axes: Axes, table: pd.DataFrame) -> None:

@@ -44,8 +44,9 @@ def test_a_missing_manifest_names_the_stage_that_makes_it(tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "member,label\nreal/a.jpg,0\n", "member,label,split,group\nreal/a.jpg,real,train,0\n"],
-    ids=["empty", "columns missing", "label in words"],
+    ["", "member,label\nreal/a.jpg,0\n", "member,label,split,group\nreal/a.jpg,real,train,0\n"]
+    + [f"member,label,split,group\nreal/a.jpg,{row}\n" for row in ("10,train,0", "0,tra,0", "0,train,9" + 30 * "9")],
+    ids=["empty", "columns missing", "label in words", "unknown label", "unknown split", "number too long"],
 )
 def test_what_is_no_manifest_is_refused(tmp_path, text):
     path = tmp_path / "manifest.csv"

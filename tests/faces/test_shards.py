@@ -14,6 +14,7 @@ from stages.backend import keras, tf
 from stages.errors import UserError
 from stages.faces import shards
 from stages.faces.image import ImageError, decode, encode_png, inspect
+from tests.reliability import tally
 
 SIDE, CROP = 20, 16
 
@@ -379,15 +380,17 @@ def test_tensorflow_decodes_what_the_index_takes_to_the_pixels_that_it_saw(noise
     sound += [saved(picture, kind) for kind in ("PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")]
     draw, taken = random.Random(20), {"original": 0, "png": 0}
     mutations = int(os.environ.get("MUTATIONS", "500"))
-    for number in range(mutations):
-        data = mutated(sound[number % len(sound)], draw)
-        try:
-            facts, pixels = inspect(data), decode(data)
-        except ImageError:
-            continue
-        taken[facts.encoding] += 1
-        stored = tf.constant(data if facts.encoding == "original" else encode_png(pixels))
-        assert pixels.shape == (facts.height, facts.width, 3)
-        np.testing.assert_array_equal(tf.io.decode_jpeg(stored, channels=3, dct_method=shards.DCT), pixels)
-        assert shards.decode_crop_and_flip(stored, 64, 40, tf.constant([number, 0])).shape == (40, 40, 3)
+    with tally("damaged images", "MUTATIONS=20000 pytest tests/faces/test_shards.py") as counts:
+        for number in range(mutations):
+            counts["tried"] += 1
+            data = mutated(sound[number % len(sound)], draw)
+            try:
+                facts, pixels = inspect(data), decode(data)
+            except ImageError:
+                continue
+            taken[facts.encoding] += 1
+            stored = tf.constant(data if facts.encoding == "original" else encode_png(pixels))
+            assert pixels.shape == (facts.height, facts.width, 3)
+            np.testing.assert_array_equal(tf.io.decode_jpeg(stored, channels=3, dct_method=shards.DCT), pixels)
+            assert shards.decode_crop_and_flip(stored, 64, 40, tf.constant([number, 0])).shape == (40, 40, 3)
     assert min(taken.values()) > mutations / 20

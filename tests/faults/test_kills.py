@@ -25,7 +25,6 @@ from tests.reliability import tally
 ONE_THREAD = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}  # so sums repeat bit for bit on a CPU
 KILLS = int(os.environ.get("KILLS", "0"))
 PAUSE = 5.0  # s at most between two looks: less than a stage with TensorFlow takes
-SPREAD = 3  # kills of a stage after which the next is half as likely, so that the short ones get theirs
 pytestmark = pytest.mark.skipif(not KILLS, reason="set KILLS=100, or type `make faults`: it takes some 25 minutes")
 
 
@@ -84,7 +83,7 @@ def disturb(project: Path, moments: random.Random, killed: Counter[str]) -> None
             below = psutil.Process(dvc.pid).children(recursive=True)
             stages = {process: stage for process in below if (stage := stage_of(process))}
             at_work = next(iter(stages.values()), "DVC")
-            if moments.random() < SPREAD / (SPREAD + killed[at_work]):
+            if moments.random() < 1 / (1 + killed[at_work]):  # so that every stage gets its share, the short ones too
                 break
         victim = moments.choice([psutil.Process(dvc.pid), *stages])
         killed[stages.get(victim, "DVC")] += 1
