@@ -18,7 +18,7 @@ from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode
 
-from stages.errors import UserError, run
+from stages.errors import UserError, escaped, run
 
 
 def _compiles(pattern: str) -> str:
@@ -483,9 +483,7 @@ def check(content: Any, name: Path | str) -> Params:
         return Params.model_validate(content)
     except ValidationError as error:
         problems = error.errors(include_url=False)
-        first = "".join(  # a value may hold what commands a terminal
-            character if character.isprintable() else ascii(character)[1:-1] for character in _sentence(problems[0])
-        )
+        first = escaped(_sentence(problems[0]))  # a value may hold what commands a terminal
         raise UserError(
             f"{name}: {first}" + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
         ) from None
