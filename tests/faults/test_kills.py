@@ -110,7 +110,7 @@ def test_the_run_that_is_left_alone_ends_as_if_it_had_never_been_killed(
     wanted, alone = undisturbed
     moments, killed, runs = random.Random(20), Counter[str](), 0
     started = time.monotonic()
-    with tally("a stage or DVC itself is killed", "KILLS=100 pytest tests/faults/test_kills.py") as counts:
+    with tally("a stage or DVC itself is killed", f"KILLS={KILLS} pytest tests/faults/test_kills.py") as counts:
         while sum(killed.values()) < KILLS:
             project = fresh(tmp_path / str(runs))
             disturb(project, moments, killed)
