@@ -28,7 +28,7 @@ test: $(DEV)  ## run the tests, with coverage of stages/
 faults: $(DEV)  ## try what `make test` has no time for: a hundred kills, full disks, 20,000 damaged images and hostile files
 	@KILLS=100 MUTATIONS=20000 pytest -n 0 -s tests/faults tests/faces/test_shards.py
 
-cluster-test: .venv/.cluster  ## run the tests of judging archives on Ray, which is installed first
+cluster-test: .venv/.cluster  ## run the tests of what needs Ray, S3 or PostgreSQL; what pip can install is installed first
 	@pytest -n 0 tests/cluster
 
 lint: $(DEV)  ## check style and types

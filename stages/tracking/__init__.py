@@ -159,11 +159,14 @@ def without_secrets(text: str) -> str:
 def reason(error: Exception) -> str:
     """What went wrong, short: where the system refused (a connection, a file), what it said, else the first line."""
     from mlflow.exceptions import MlflowException
+    from urllib3.exceptions import MaxRetryError
 
     last, cause = error, error.__cause__ or error.__context__
     while cause:
         last = cause if isinstance(cause, OSError) else last
         cause = cause.__cause__ or cause.__context__
+    if last.args and isinstance(last.args[0], MaxRetryError):  # it begins with an address of any length
+        last = last.args[0].reason or last
     if disk_is_full(error) or disk_is_full(last):  # MLflow says that it was downloading, for it packs a model so
         return f"a disk is full: that of {tempfile.gettempdir()} (TMPDIR names another), of the project, or of MLflow"
     lines = without_secrets(str(last)).strip().splitlines() or [""]

@@ -250,6 +250,43 @@ def server(project: Path, tmp_path: Path, empty_database: Path, monkeypatch: pyt
 
 
 @contextmanager
+def running(folder: Path, url: str, *command: str, **options: Any) -> Iterator[None]:
+    """A process from when it answers at ``url``; what it prints is in ``folder``, in the log of its name."""
+    log = folder / f"{Path(command[0]).name}.log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            command, cwd=folder, stdout=file, stderr=subprocess.STDOUT, start_new_session=True, **options
+        )
+    try:
+        for _ in range(400):
+            try:
+                with urllib.request.urlopen(url, timeout=1):
+                    break
+            except OSError:
+                assert process.poll() is None, log.read_text()
+                time.sleep(0.3)
+        else:
+            pytest.fail(log.read_text())
+        yield
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+@contextmanager
+def served(folder: Path, environment: dict[str, str]) -> Iterator[str]:
+    """The address of a real server of the champion.
+
+    It runs in a folder where Python finds no ``stages`` but the one in the model.
+    """
+    port = free_port()
+    serve = ("mlflow", "models", "serve", "--env-manager", "local", "-m", "models:/real-or-generated-faces@champion")
+    with running(folder, f"http://127.0.0.1:{port}/ping", *serve, "--port", str(port), env=environment):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
 def answering(status: int, content: bytes, **headers: str) -> Iterator[str]:
     """The address of a server on loopback that gives every request one answer, with these headers."""
 

@@ -6,10 +6,8 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -21,47 +19,21 @@ import pytest
 from PIL import Image
 
 from stages.scoring import calibration
-from tests.tracking.conftest import ROOT, SIZE, WINNER, command, free_port
+from tests.tracking.conftest import ROOT, SIZE, WINNER, command, served
 
 Ask = Callable[[Any], tuple[int, Any]]
 
 
 @pytest.fixture(scope="module")
 def address(written: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real server of the champion.
-
-    It runs in an empty folder, where Python finds no ``stages`` but the one in the model.
-    """
     environment = {n: v for n, v in os.environ.items() if not n.startswith(("MLFLOW_", "DVC_", "PYTHONPATH"))}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     folder = tmp_path_factory.mktemp("served")
     environment["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
     shutil.copytree(written, folder / "project")
     assert command(folder / "project", **environment).returncode == 0
-    port = free_port()
-    serve = ["mlflow", "models", "serve", "-m", "models:/real-or-generated-faces@champion"]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [*serve, "--env-manager", "local", "--port", str(port)],
-            cwd=folder,
-            env=environment,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-
-    try:
-        for _ in range(400):
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=1):
-                    break
-            except OSError:
-                assert process.poll() is None, (folder / "log").read_text()
-                time.sleep(0.3)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    with served(folder, environment) as address:
+        yield address
 
 
 @pytest.fixture
