@@ -12,17 +12,20 @@ docs/*.md between ``<!-- generators: DETECTOR -->`` and ``<!-- /generators -->``
 import argparse
 import io
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import dvc.api
 import pandas as pd
 from dvc.exceptions import DvcException
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from stages.errors import UserError, run
 from stages.files import publish
 
 CROSS = "plots/cross_generator.csv"
+TEST = "test"  # the test images of all sets that were learned from
 KEPT = Path("docs/generators.csv")
 ALL, OTHERS = "every generator", "every other generator"
 HEAD = ("faces", "learned from", "fakes found", "reals called fake", "AUC", "real / fake")
@@ -53,17 +56,30 @@ def measured(experiment: str) -> pd.DataFrame:
             f"there is no experiment {experiment!r} with {CROSS}; `dvc exp list` names those that are there"
         ) from None
     figures = pd.read_csv(io.StringIO(text))
-    figures = figures[figures["set"] != "test"]
-    if figures.empty:
+    if figures["set"].nunique() == 1:
         raise UserError(f"the experiment {experiment!r} has one set only; add others to sets in params.yaml")
     return figures.assign(experiment=experiment, generator=figures["generator"].fillna(figures["set"]))
+
+
+def named(figures: pd.DataFrame, generators: dict[str, str]) -> pd.DataFrame:
+    """The figures without those of all test images or, where one set was learned from, with these under its name."""
+    missing = [name for name in generators if name not in set(figures["set"])]
+    test = figures["set"] == TEST
+    if len(missing) != 1:
+        return figures[~test]
+    return figures.assign(
+        set=figures["set"].where(~test, missing[0]), generator=figures["generator"].where(~test, generators[missing[0]])
+    )
 
 
 def gather(experiments: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """The figures of all experiments with what detectors ``learned_from``, by detector and set, seen before unseen.
 
-    An experiment without one generator tells of that one only, and one without several of all that it did not see.
+    An experiment without one generator tells of that one only.
     """
+    every = pd.concat(experiments)
+    generators = dict(every.loc[every["set"] != TEST, ["set", "generator"]].drop_duplicates().to_numpy().tolist())
+    experiments = [named(figures, generators) for figures in experiments]
     learnable = {name for figures in experiments for name in figures.loc[figures["seen"], "generator"]}
     tables = []
     for figures in experiments:
@@ -76,10 +92,10 @@ def gather(experiments: Sequence[pd.DataFrame]) -> pd.DataFrame:
         elif len(lacking) == 1 and len(known) > 1:
             table = figures[figures["generator"].isin(lacking)].assign(learned_from=OTHERS)
         else:
-            table = figures[~figures["seen"]].assign(learned_from=", ".join(known))
+            table = figures.assign(learned_from=", ".join(dict.fromkeys(known)))
         tables.append(table)
     gathered = pd.concat(tables, ignore_index=True)
-    order = {name: place for place, name in enumerate(experiments[0]["set"].unique())}
+    order = {name: place for place, name in enumerate(generators)}
     gathered["place"] = gathered["set"].map(order)
     gathered["rank"] = gathered["learned_from"].map(rank)
     gathered = gathered.sort_values(["detector", "place", "rank"], kind="stable").drop(columns=["place", "rank"])
@@ -136,28 +152,31 @@ def share(rows: pd.DataFrame, figure: str) -> list[str]:
 
 
 def draw(figures: pd.DataFrame, path: Path) -> None:
-    """A PNG: a row a set, a dot an experiment; full where the generator was learned from, hollow where it was not."""
+    """A PNG: a row a set, a dot an experiment; full where the set was learned from, hollow where it was not."""
     detectors, sets = list(figures["detector"].unique()), list(figures["set"].unique())
     figure = Figure(figsize=(10, 1.2 + 0.62 * len(sets) * len(detectors)), dpi=110, layout="constrained")
     panels = figure.subplots(len(detectors), len(SHOWN), squeeze=False, sharey=True)
     sources = sorted(figures["learned_from"].unique(), key=rank)
     for (detector, part), row in zip(figures.groupby("detector", sort=False), panels, strict=True):
         for (title, column), axes in zip(SHOWN, row, strict=True):
-            for number, source in enumerate(sources):
-                dots = part[part["learned_from"] == source]
+            for (number, source), seen in product(enumerate(sources), (True, False)):
+                dots = part[(part["learned_from"] == source) & (part["seen"] == seen)]
+                if dots.empty:
+                    continue
                 at = dots["set"].map(sets.index) + 0.22 * (number - (len(sources) - 1) / 2)
-                ends = [dots[column] - dots[f"{column}_low"], dots[f"{column}_high"] - dots[column]]
+                errors = [dots[column] - dots[f"{column}_low"], dots[f"{column}_high"] - dots[column]]
                 colour = f"C{number}"
-                full = colour if source == ALL else "white"
-                axes.errorbar(dots[column], at, xerr=ends, fmt="o", color=colour, mfc=full, capsize=3, label=source)
+                full = colour if seen else "white"
+                axes.errorbar(dots[column], at, xerr=errors, fmt="o", color=colour, mfc=full, capsize=3)
             axes.set(xlim=(-0.02, 1.02), title=f"{detector}: {title}" + ("" if column == "roc_auc" else " at 5 %"))
             axes.axvline(0.5 if column == "roc_auc" else 0.05, color="0.6", linewidth=1, linestyle=":")
             axes.grid(axis="x", alpha=0.25)
     generators = figures.drop_duplicates("set").set_index("set")["generator"]
     panels[0, 0].set_yticks(range(len(sets)), [f"{name}: {generators[name]}" for name in sets])
     panels[0, 0].invert_yaxis()
-    handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, [f"learned from {label}" for label in labels], loc="outside lower center", frameon=False)
+    handles = [Line2D([], [], color=f"C{number}", marker="o", linestyle="") for number in range(len(sources))]
+    labels = [f"learned from {source}" for source in sources]
+    figure.legend(handles, labels, title="full: from this set, too", loc="outside lower center", frameon=False)
     figure.savefig(path, metadata={"Software": None})
 
 
