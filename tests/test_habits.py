@@ -79,12 +79,13 @@ def test_each_hook_refuses_what_it_is_for(hook: str, says: list[str], spoilt: Pa
     assert not any(name in result.stdout for name in ("curve.png", "network.tflite"))
 
 
-def test_the_image_is_built_of_files_that_docker_may_see_by_targets_that_make_has() -> None:
+def test_images_are_built_of_files_that_docker_may_see_by_targets_that_make_has() -> None:
     recipe = (ROOT / "Dockerfile").read_text()
     (copied,) = re.findall(r"^COPY --chown=me (.+) \./$", recipe, re.MULTILINE)
+    (served,) = re.findall(r"COPY (.+) /tmp/$", (ROOT / "compose.yaml").read_text(), re.MULTILINE)
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
     assert "*" in ignored
-    assert sorted(copied.split()) == sorted(line[1:] for line in ignored if line.startswith("!"))
+    assert {*copied.split(), *served.split()} == {line[1:] for line in ignored if line.startswith("!")}
     assert all((ROOT / name).is_file() for name in copied.split())
     (target,) = re.findall(r"make \"(.+)\"$", recipe, re.MULTILINE)
     for gpu in ("", "1"):
