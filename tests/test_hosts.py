@@ -2,12 +2,15 @@
 
 import json
 import os
+import pickle
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Client
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +146,23 @@ def test_a_host_that_does_not_come_is_not_waited_for_for_ever(monkeypatch, numbe
     absent = "did not come within" if number == 0 else f"the chief, {addresses[0]}, does not answer within"
     with pytest.raises(UserError, match=absent):
         hosts.meet(hosts.Worker(number, addresses), "digest", None)
+
+
+def test_hosts_meet_whoever_else_knocks_and_begin_with_the_chiefs_checkpoint(tmp_path):
+    addresses, backup = ports(3), tmp_path / "epoch-3.weights.h5"
+    backup.write_bytes(b"weights")
+    with ThreadPoolExecutor(3) as pool:
+        chief = pool.submit(hosts.meet, hosts.Worker(0, addresses), "digest", backup)
+        for nonsense in (b"", b"not JSON", b"[1]", pickle.dumps(print), b"9" * 5000):
+            for _ in range(100):
+                try:
+                    with Client(hosts.parts(addresses[0]), authkey=hosts.KEY) as stranger:
+                        stranger.send_bytes(nonsense)
+                    break
+                except OSError:  # the chief does not listen yet
+                    time.sleep(0.05)
+        others = [pool.submit(hosts.meet, hosts.Worker(number, addresses), "digest", None) for number in (1, 2)]
+        assert [one.result(30) for one in (chief, *others)] == [("epoch-3.weights.h5", b"weights")] * 3
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", config(2, ["a:1", "b:2"]), config(0, ["a"]), config("x", ["a:1"])])

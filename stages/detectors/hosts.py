@@ -9,6 +9,7 @@ import json
 import os
 import time
 from contextlib import suppress
+from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +17,8 @@ from typing import Any, NamedTuple
 from stages.errors import UserError
 
 PATIENCE = 600.0  # s that hosts wait for each other before the first step; HOSTS_PATIENCE in the environment is another
-KEY = b"real-or-generated"  # no secret: it tells our hosts from whatever else knocks
+KEY = b"real-or-generated"  # no secret: it tells our hosts from whatever else knocks; so nothing is unpickled here
+LONGEST = 1000  # bytes that a host says of itself
 SAME = "bring the same commit and the same data (`dvc pull`) to all hosts"
 
 
@@ -87,15 +89,19 @@ def _gather(worker: Worker, digest: str, begun: tuple[str, bytes] | None, end: f
         while missing := [one for n, one in enumerate(worker.addresses) if n and n not in heard]:
             if time.monotonic() > end:
                 raise UserError(f"{' and '.join(missing)} did not come within {patience:.0f} s; start all hosts")
-            with suppress(OSError, EOFError):  # nobody knocked, or no host of ours
+            with suppress(OSError, EOFError, ValueError, TypeError, AuthenticationError):  # nobody, or no host of ours
                 connection = listener.accept()
-                number, theirs = connection.recv()
-                heard[number] = connection, theirs
+                number, theirs = json.loads(connection.recv_bytes(LONGEST))
+                heard[int(number)] = connection, str(theirs)
     others = [worker.addresses[number] for number, (_, theirs) in sorted(heard.items()) if theirs != digest]
     refused = f"{' and '.join(others)} would train with other code, data or parameters than the chief; {SAME}"
     for connection, _ in heard.values():
         with connection:
-            connection.send((refused if others else "", begun))
+            for part in (
+                refused.encode() if others else b"",
+                *((begun[0].encode(), begun[1]) if begun else (b"", b"")),
+            ):
+                connection.send_bytes(part)
     if others:
         raise UserError(refused)
 
@@ -105,11 +111,11 @@ def _join(worker: Worker, digest: str, end: float, patience: float) -> tuple[str
     while time.monotonic() < end:
         try:
             with Client(parts(worker.addresses[0]), authkey=KEY) as connection:
-                connection.send((worker.number, digest))
+                connection.send_bytes(json.dumps((worker.number, digest)).encode())
                 if connection.poll(max(0.0, end - time.monotonic())):
-                    refused, begun = connection.recv()
+                    refused, name, content = (connection.recv_bytes() for _ in range(3))
                     break
-        except (OSError, EOFError):
+        except (OSError, EOFError, AuthenticationError):
             time.sleep(0.5)
     else:
         raise UserError(
@@ -117,8 +123,8 @@ def _join(worker: Worker, digest: str, end: float, patience: float) -> tuple[str
             "TF_CONFIG"
         )
     if refused:
-        raise UserError(refused)
-    return begun  # type: ignore[no-any-return]
+        raise UserError(refused.decode())
+    return (Path(name.decode()).name, content) if name else None
 
 
 def parts(address: str) -> tuple[str, int]:
