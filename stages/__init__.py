@@ -8,7 +8,7 @@ the stages above them and meet only through arrays, paths and dataclasses.
 stages/            one module a stage, in the order of the data: ``params``, ``look``, ``download``, ``weights``,
                    ``index``, ``audit``, ``split``, ``preprocess``, ``baseline``, ``finetune``, ``score``,
                    ``evaluate``, ``explain``, ``compare``, ``report``, ``export``; ``preset``, ``pretrained``,
-                   ``predict``, ``demo`` and ``judge_archive`` are commands for people
+                   ``predict``, ``demo``, ``judge_archive`` and ``train_on_ray`` are commands for people
 stages/sources/    where faces come from: our own sample, a folder, Kaggle
 stages/faces/      the archive, its images, the index, the manifest, the shards and the batches made of them
 stages/detectors/  one module a backbone, the head, the training loop, the device

@@ -29,6 +29,7 @@ LOADED_LATER = {
     "predict": ALL - {"scipy"},
     "demo": ALL - {"scipy"},
     "judge_archive": ALL - {"scipy", "fsspec"},
+    "train_on_ray": ALL - {"scipy", "fsspec"},
     "evaluate": NETWORKS | TRACKING,
     "compare": NETWORKS | TRACKING,
     # These write shards or run networks.

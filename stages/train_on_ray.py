@@ -1,0 +1,116 @@
+"""Command: fine-tune on a Ray cluster. ``python -m stages.train_on_ray M --workers N``.
+
+Ray places the workers, one a machine as far as there are so many, and tells each ``TF_CONFIG``; each runs the stage
+`finetune` (:mod:`stages.detectors.hosts`) in the project's folder, which lies under the same path on every machine. The
+chief is on the machine where this is typed, and writes there. Ray Train's own TensorFlow trainer is not used: it forces
+Keras 2.
+"""
+
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+from stages.errors import UserError, run
+from stages.judge_archive import connect
+from stages.params import Model
+
+PATIENCE = 60.0  # s that Ray has for placing the workers
+
+
+class Worker:
+    """Ray's actor: one host of the training."""
+
+    def address(self) -> str:
+        """Host and port where it will listen."""
+        import ray
+
+        with socket.create_server(("", 0)) as free:
+            return f"{ray.util.get_node_ip_address()}:{free.getsockname()[1]}"
+
+    def train(self, model: str, folder: str, addresses: list[str], number: int) -> Iterator[str | int]:
+        """Run the stage; what it says line by line, and in the end its exit code."""
+        task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": number}}
+        command = [sys.executable, "-m", "stages.finetune", model]
+        environment = os.environ | {"TF_CONFIG": json.dumps(task)}
+        with subprocess.Popen(
+            command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        ) as process:
+            assert process.stdout
+            for line in process.stdout:  # noqa: UP028 - Ray wraps actors' generators, and files have no send
+                yield line
+        yield process.returncode
+
+
+def main() -> None:
+    """Fine-tune one backbone on the workers that Ray places."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", choices=get_args(Model))
+    parser.add_argument("--workers", type=int, default=2, metavar="N", help="hosts that share each batch (default: 2)")
+    parser.add_argument("--cpus", type=int, default=1, metavar="N", help="cores of a worker (default: 1)")
+    parser.add_argument("--gpus", type=int, default=0, metavar="N", help="GPUs of a worker (default: 0)")
+    parser.add_argument("--address", help="of a Ray cluster, such as 10.0.0.1:6379; without it, this machine is one")
+    arguments = parser.parse_args()
+    connect(arguments.address)
+    import ray
+
+    try:
+        codes = train(arguments)
+    finally:
+        ray.shutdown()
+    if any(codes):
+        raise UserError("not all workers came to an end; what they said is above")
+
+
+def train(arguments: argparse.Namespace) -> list[int]:
+    """Place the workers and let them train; their exit codes."""
+    import ray
+    from ray.exceptions import GetTimeoutError
+    from ray.util.placement_group import placement_group
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    room: dict[str, float] = {"CPU": arguments.cpus, "GPU": arguments.gpus}
+    rooms = [dict(room) for _ in range(arguments.workers)]
+    rooms[0][f"node:{ray.util.get_node_ip_address()}"] = 0.001  # the chief is here
+    group = placement_group(rooms, strategy="SPREAD")
+    try:
+        ray.get(group.ready(), timeout=PATIENCE)
+    except GetTimeoutError:
+        raise UserError(
+            f"the cluster has no room for {arguments.workers} workers of {arguments.cpus} cores and {arguments.gpus} "
+            "GPUs; ask for fewer, or add machines"
+        ) from None
+    actor: Any = ray.remote(Worker)
+    workers = [
+        actor.options(
+            num_cpus=arguments.cpus,
+            num_gpus=arguments.gpus,
+            scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=number),
+        ).remote()
+        for number in range(arguments.workers)
+    ]
+    addresses = ray.get([worker.address.remote() for worker in workers])
+    streams = [
+        worker.train.options(num_returns="streaming").remote(arguments.model, str(Path.cwd()), addresses, number)
+        for number, worker in enumerate(workers)
+    ]
+    codes = []
+    for number, stream in enumerate(streams):  # the chief's first; the others have little to say
+        for part in stream:
+            said = ray.get(part)
+            if isinstance(said, int):
+                codes.append(said)
+            elif number == 0 or said.startswith("error:"):
+                print(said, end="", flush=True)
+    return codes
+
+
+if __name__ == "__main__":
+    from stages import train_on_ray  # as Ray's processes know it, not as __main__
+
+    run(train_on_ray.main)
