@@ -83,16 +83,14 @@ def gather(experiments: Sequence[pd.DataFrame]) -> pd.DataFrame:
     learnable = {name for figures in experiments for name in figures.loc[figures["seen"], "generator"]}
     tables = []
     for figures in experiments:
-        known = [
-            name for name in figures["generator"].unique() if name in set(figures.loc[figures["seen"], "generator"])
-        ]
+        known = figures.loc[figures["seen"], "generator"].unique()
         lacking = learnable - set(known)
         if not lacking:
             table = figures.assign(learned_from=figures["seen"].map({True: ALL, False: OTHERS}))
         elif len(lacking) == 1 and len(known) > 1:
             table = figures[figures["generator"].isin(lacking)].assign(learned_from=OTHERS)
         else:
-            table = figures.assign(learned_from=", ".join(dict.fromkeys(known)))
+            table = figures.assign(learned_from=", ".join(known))
         tables.append(table)
     gathered = pd.concat(tables, ignore_index=True)
     order = {name: place for place, name in enumerate(generators)}
