@@ -13,7 +13,6 @@ import argparse
 import errno
 import io
 import json
-import logging
 import os
 import pickle
 import socket
@@ -22,12 +21,11 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
-from threading import Timer
 from typing import Any
 from zipfile import BadZipFile
 
@@ -37,6 +35,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 import stages
+from stages.cluster import PATIENCE, connect, within
 from stages.errors import UserError, refusal, run
 from stages.files import digest, hold
 from stages.photos import exported, inputs, stores
@@ -46,12 +45,9 @@ from stages.photos.inputs import MISSING, Entry, Photo, printable
 from stages.photos.stores import StoredFile, StoreError, asking, is_address, place
 from stages.predict import UNREAD, add_detectors, cautions, open_detectors, row
 from stages.progress import progress
-from stages.quiet import without_harmless_lines
 
 LISTING, SHARD = ".parquet", "faces-{}.parquet"
 DETECTOR = "_detector.json"  # readers of Parquet skip what begins with _
-OBJECT_STORE = 200 * 2**20  # bytes that Ray holds at once on a machine of its own: slices are lists of names
-PATIENCE = 60.0  # s that a store or a cluster has for its first answer; their libraries would try for ten minutes
 READERS = 32  # threads that read the shards of OUT
 EVERYWHERE = "", "\U0010ffff"  # the range of a shard that does not tell its own
 
@@ -169,51 +165,6 @@ def shards_of(job: Job) -> list[str]:
         )
     stores.put(fs, note, json.dumps(judge).encode())
     return shards
-
-
-def connect(address: str | None) -> None:
-    """Start Ray on this machine, or join a cluster. Raises :class:`UserError` where there is none."""
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of what it has to say on standard error
-    try:
-        import ray
-        import ray.data
-    except ImportError:
-        raise UserError("Ray is not installed; run `python -m pip install -r requirements-cluster.txt`") from None
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address is None:
-        with without_harmless_lines():
-            ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE, **quiet)
-        return
-    try:
-        host, _, port = address.rpartition("://")[2].rpartition(":")
-        if port.isdigit():
-            socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
-        with within(PATIENCE, address), without_harmless_lines():
-            ray.init(address=address, **quiet)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise UserError(f"no Ray cluster answers at {address} ({error}); start one with `ray start --head`") from None
-
-
-@contextmanager
-def within(seconds: float, what: str) -> Iterator[None]:
-    """End the program with a sentence where something does not answer in time, even one that is deaf to signals."""
-    stderr = os.dup(2)  # which may be held back meanwhile
-
-    def end() -> None:
-        os.write(
-            stderr, f"error: {what} does not answer within {seconds:.0f} s; see that it does and run again\n".encode()
-        )
-        os._exit(1)
-
-    timer = Timer(seconds, end)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-        os.close(stderr)
 
 
 def judge(job: Job, shards: list[str]) -> Counter[str]:

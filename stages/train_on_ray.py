@@ -16,11 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
+from stages.cluster import PATIENCE, connect
 from stages.errors import UserError, run
-from stages.judge_archive import connect
 from stages.params import Model
-
-PATIENCE = 60.0  # s that Ray has for placing the workers
 
 
 class Worker:
