@@ -61,25 +61,12 @@ def measured(experiment: str) -> pd.DataFrame:
     return figures.assign(experiment=experiment, generator=figures["generator"].fillna(figures["set"]))
 
 
-def named(figures: pd.DataFrame, generators: dict[str, str]) -> pd.DataFrame:
-    """The figures without those of all test images or, where one set was learned from, with these under its name."""
-    missing = [name for name in generators if name not in set(figures["set"])]
-    test = figures["set"] == TEST
-    if len(missing) != 1:
-        return figures[~test]
-    return figures.assign(
-        set=figures["set"].where(~test, missing[0]), generator=figures["generator"].where(~test, generators[missing[0]])
-    )
-
-
 def gather(experiments: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """The figures of all experiments with what detectors ``learned_from``, by detector and set, seen before unseen.
 
     An experiment without one generator tells of that one only.
     """
-    every = pd.concat(experiments)
-    generators = dict(every.loc[every["set"] != TEST, ["set", "generator"]].drop_duplicates().to_numpy().tolist())
-    experiments = [named(figures, generators) for figures in experiments]
+    experiments = [figures[figures["set"] != TEST] for figures in experiments]
     learnable = {name for figures in experiments for name in figures.loc[figures["seen"], "generator"]}
     tables = []
     for figures in experiments:
@@ -93,7 +80,7 @@ def gather(experiments: Sequence[pd.DataFrame]) -> pd.DataFrame:
             table = figures.assign(learned_from=", ".join(known))
         tables.append(table)
     gathered = pd.concat(tables, ignore_index=True)
-    order = {name: place for place, name in enumerate(generators)}
+    order = {name: place for place, name in enumerate(pd.concat(experiments)["set"].unique())}
     gathered["place"] = gathered["set"].map(order)
     gathered["rank"] = gathered["learned_from"].map(rank)
     gathered = gathered.sort_values(["detector", "place", "rank"], kind="stable").drop(columns=["place", "rank"])

@@ -164,16 +164,17 @@ def robustness(path: Path, test: Scores, *rest: Any) -> Iterator[dict[str, Any]]
 def of_sets(path: Path, test: Scores, params: Params, *rest: Any) -> Iterator[dict[str, Any]]:
     """``set``, ``generator``, ``seen`` and the figures: of all test images, then of those of each set.
 
-    ``seen``: whether the detector learned from fakes of the set, or from its reals, where it has no fakes. A single set
-    that it learned from is the test images already.
+    ``seen``: whether the detector learned from fakes of the set, or from its reals, where it has no fakes. A set alone
+    is the test images already.
     """
     yield {"set": "test", "generator": None, "seen": True, **figures_of(test, *rest)}
-    for name, one in params.sets.items():
-        images = scores.read_set(path, name)
-        if len(images.label) and not np.array_equal(images.member, test.member):
-            kind = "fake" if (images.label == LABELS["fake"]).any() else "real"
-            named = {"set": name, "generator": one.generator, "seen": kind not in params.unseen(name)}
-            yield named | figures_of(images, *rest)
+    sets = {name: images for name in params.sets if len((images := scores.read_set(path, name)).label)}
+    if len(sets) == 1:
+        return
+    for name, images in sets.items():
+        kind = "fake" if (images.label == LABELS["fake"]).any() else "real"
+        named = {"set": name, "generator": params.sets[name].generator, "seen": kind not in params.unseen(name)}
+        yield named | figures_of(images, *rest)
 
 
 def measured(reading: Calibration, test: dict[str, Any]) -> Calibration:

@@ -261,21 +261,24 @@ def test_all_detectors_are_shown_on_other_peoples_faces(write: Write, capsys: py
     assert list(zip(table["set"], table["detector"], strict=True)) == [
         ("test", "resnet50-finetune"),
         ("test", "resnet50-baseline"),
+        ("faces", "resnet50-finetune"),
+        ("faces", "resnet50-baseline"),
         ("other", "resnet50-finetune"),
         ("other", "resnet50-baseline"),
     ]
     own = pd.read_csv("plots/detectors/resnet50-finetune/sets.csv").set_index("set")
     assert list(table.columns[:4]) == ["set", "generator", "seen", "detector"]
-    assert table["generator"].fillna("").tolist() == ["", "", "StyleGAN2", "StyleGAN2"]
-    assert table["seen"].tolist() == [True, True, False, False]
-    assert table["recall_fake"][2] == own.loc["other", "recall_fake"]
+    assert table["generator"].fillna("").tolist() == [*[""] * 4, "StyleGAN2", "StyleGAN2"]
+    assert table["seen"].tolist() == [*[True] * 4, False, False]
+    assert table["recall_fake"][4] == own.loc["other", "recall_fake"]
     said = capsys.readouterr().out
     assert "Set by set at the same thresholds, with 95 % intervals" in said
     assert "test (40/40)" in said
+    assert "faces (40/40)" in said
     assert "other (40/40, unseen)" in said
     rows = [line.rstrip() for line in said.splitlines() if line.startswith(" " * 3 + "resnet50")]
     longer = len("densenet121") - len("resnet50")
-    assert len(rows) == 4
+    assert len(rows) == 6
     assert max(map(len, rows)) + longer <= 80
     assert "…" not in said
 

@@ -309,9 +309,9 @@ def test_other_peoples_sets_follow_the_test_images_at_the_same_threshold(
 ) -> None:
     metrics = run_evaluate()
     table = read_plot("sets", "set")
-    assert list(table.index) == ["test", "other"]  # the one set that it learned from is the test images already
-    assert table["generator"].fillna("").to_dict() == {"test": "", "other": "StyleGAN2"}
-    assert table["seen"].to_dict() == {"test": True, "other": False}
+    assert table["generator"].fillna("").to_dict() == {"test": "", "faces": "", "other": "StyleGAN2"}
+    assert table["seen"].to_dict() == {"test": True, "faces": True, "other": False}
+    assert table.loc["faces"].drop("generator").equals(table.loc["test"].drop("generator"))
     assert table.loc["test", "roc_auc"] == pytest.approx(metrics["roc_auc"], abs=1e-4)
     assert table.loc["other", ["n_real", "n_fake"]].tolist() == [0, 25]
     theirs = scores.loc[scores["set"] == "other", "score"]
@@ -351,11 +351,7 @@ def test_a_set_is_seen_if_its_fakes_were(
     scores.to_parquet(SCORES)
     run_evaluate()
     table = read_plot("sets", "set")
-    assert table["seen"].to_dict() == (
-        {"test": True, "other": False, "two": False}
-        if leave_out == "two"
-        else {"test": True, "faces": True, "other": False, "two": seen}
-    )
+    assert table["seen"].to_dict() == {"test": True, "faces": True, "other": False, "two": seen}
     assert table.loc["two", ["n_real", "n_fake"]].tolist() == [30, 15]
     assert table.loc["test", "n"] == 90 - unseen.sum()
 
