@@ -18,7 +18,7 @@ from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode
 
-from stages.errors import UserError, escaped, run
+from stages.errors import UserError, run
 
 
 def _compiles(pattern: str) -> str:
@@ -483,10 +483,8 @@ def check(content: Any, name: Path | str) -> Params:
         return Params.model_validate(content)
     except ValidationError as error:
         problems = error.errors(include_url=False)
-        first = escaped(_sentence(problems[0]))  # a value may hold what commands a terminal
-        raise UserError(
-            f"{name}: {first}" + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
-        ) from None
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise UserError(f"{name}: {_sentence(problems[0])}{more}") from None
 
 
 def _sentence(problem: Any) -> str:
