@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from stages.backend import keras
-from stages.detectors import assembly, discriminant, distance, hosts, levels, record, rows, training
+from stages.detectors import assembly, discriminant, distance, hosts, levels, over_hosts, record, rows, training
 from stages.detectors.device import distribution, prepare
 from stages.errors import run
 from stages.faces import augmentation, shards
@@ -54,7 +54,7 @@ def main() -> None:
         device.precision,
     )
     worker = hosts.worker()
-    scratch = training.agreed(worker, scratch)
+    scratch = over_hosts.agreed(worker, scratch, training.latest_backup(scratch))
     strategy = distribution(len(worker.addresses))
     devices = strategy.num_replicas_in_sync
     with hold(scratch):
@@ -68,7 +68,7 @@ def main() -> None:
             start=training.completed_epochs(scratch) * steps * batch_size,
             augment=augmentation.augmenter(**params.augment.model_dump()),
         )
-        train = training.shared(strategy, crops, batch_size) if worker.several else crops(batch_size=batch_size)
+        train = over_hosts.shared(strategy, crops, batch_size) if worker.several else crops(batch_size=batch_size)
         valid = shards.labelled(folders["valid"], size=size, batch_size=fit.batch_size)
 
         # The network, and one fit.

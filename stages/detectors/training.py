@@ -7,10 +7,8 @@ checkpoint.
 
 import csv
 import math
-import shutil
 import sys
 import time
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.backend import keras, tf
-from stages.detectors import hosts
+from stages.detectors import over_hosts
 from stages.errors import UserError
-from stages.files import digest, hold, project_root, publish
+from stages.files import digest, project_root, publish
 from stages.scoring import figures, intervals
 
 COLUMNS = ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "val_auc", "learning_rate", "seconds"]
@@ -68,46 +66,15 @@ class AdamW(keras.optimizers.AdamW):
         return list(grads_and_vars)
 
 
-def agreed(worker: hosts.Worker, scratch: Path) -> Path:
-    """The scratch folder of this host, when all hosts agreed on what they train and where they go on.
-
-    The chief's is that of a host alone; the others begin with its backup, in folders of their own, as hosts may share
-    a disk. Raises :class:`UserError` where they do not agree (:func:`stages.detectors.hosts.meet`).
-    """
-    if not worker.several:
-        return scratch
-    backup = max(scratch.glob(BACKUPS), key=_epoch, default=None) if worker.chief else None
-    begun = hosts.meet(worker, scratch.name, backup)
-    if worker.chief:
-        return scratch
-    own = scratch.with_name(f"{scratch.name}-{worker.number}")
-    with hold(own):
-        shutil.rmtree(own, ignore_errors=True)
-        if begun:
-            with publish(own / begun[0]) as part:
-                part.write_bytes(begun[1])
-    return own
-
-
-def shared(
-    strategy: "tf.distribute.Strategy", crops: Callable[..., "tf.data.Dataset"], batch_size: int
-) -> "tf.distribute.DistributedDataset":
-    """Each host's share of batches of ``batch_size`` that all hosts make together.
-
-    ``crops``: :func:`stages.faces.shards.augmented` without ``batch_size`` and ``share``. Raises :class:`UserError` if
-    a batch cannot be shared equally.
-    """
-    devices = strategy.num_replicas_in_sync
-    if batch_size % devices:
-        raise UserError(f"a batch of {batch_size} crops cannot be shared by {devices} devices; make it a multiple")
-    return strategy.distribute_datasets_from_function(
-        lambda host: crops(batch_size=batch_size // devices, share=(host.input_pipeline_id, host.num_input_pipelines))
-    )
+def latest_backup(scratch: Path) -> Path | None:
+    """The backup of model and optimiser that an earlier, killed run left behind in its scratch folder."""
+    return max(scratch.glob(BACKUPS), key=_epoch, default=None)
 
 
 def completed_epochs(scratch: Path) -> int:
-    """How many epochs an earlier, killed run left behind in its scratch folder: those of its backup."""
-    return max(map(_epoch, scratch.glob(BACKUPS)), default=0)
+    """How many epochs an earlier, killed run left behind: those of its backup."""
+    backup = latest_backup(scratch)
+    return _epoch(backup) if backup else 0
 
 
 class Journal(keras.callbacks.Callback):
@@ -157,7 +124,7 @@ class Journal(keras.callbacks.Callback):
 
     def add(self, epoch: int, measured: dict[str, float]) -> None:
         """Validate the model as it is, add its row, and keep its weights if it is the best."""
-        logits = predicted(self.model, self.valid)[:, 0].astype(np.float64)
+        logits = over_hosts.predicted(self.model, self.valid)[:, 0].astype(np.float64)
         finite = np.isfinite(logits).all() and all(math.isfinite(value) for value in measured.values())
         if not finite:
             raise UserError(f"the loss is no longer a number in epoch {epoch}; lower the learning_rate in params.yaml")
@@ -218,13 +185,12 @@ class Backup(keras.callbacks.Callback):
         """The backup of an epoch."""
         return self.scratch / f"epoch-{epoch}.weights.h5"
 
-    def restore(self, model: "keras.Model") -> int:
-        """Give a compiled model its backup, if there is one; return the number of epochs that it has behind it."""
+    def restore(self, model: "keras.Model") -> None:
+        """Give a compiled model its backup, if there is one."""
         if done := completed_epochs(self.scratch):
             with model.distribute_strategy.scope():
                 model.optimizer.build(model.trainable_variables)
             model.load_weights(self.file(done))
-        return done
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Publish the backup of this epoch, then remove the one before."""
@@ -233,49 +199,6 @@ class Backup(keras.callbacks.Callback):
             self.model.save_weights(part)
         for file in set(self.scratch.glob(BACKUPS)) - {backup}:
             file.unlink()
-
-
-def several_hosts(model: "keras.Model") -> bool:
-    """Whether a model is trained by several hosts together."""
-    return isinstance(model.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy)
-
-
-def predicted(model: "keras.Model", batches: Any) -> NDArray[np.float32]:
-    """A model's answers to batches of (images, labels); by this host alone, where several train."""
-    if not several_hosts(model):
-        answers: NDArray[np.float32] = model.predict(batches, verbose=0)
-        return answers
-    judge = tf.function(lambda images: model(images, training=False), reduce_retracing=True)  # predict asks all hosts
-    return np.concatenate([judge(images).numpy() for images, _ in batches])
-
-
-def fit_over_hosts(
-    model: "keras.Model", train: Any, example: Any, *, initial_epoch: int, epochs: int, steps: int, callbacks: list[Any]
-) -> None:
-    """What Keras' ``fit`` does, with its step, over several hosts, where its own loop fails (keras-team/keras#20585).
-
-    ``example``: a batch, to make the metrics of. Raises :class:`UserError` if a host goes away.
-    """
-    strategy, told = model.distribute_strategy, keras.callbacks.CallbackList(callbacks, model=model)
-    with strategy.scope():
-        model._symbolic_build(data_batch=example)
-    step = tf.function(lambda batch: strategy.run(model.train_step, args=(batch,)))
-    batches = iter(train)
-    try:
-        for epoch in range(initial_epoch, epochs):
-            told.on_epoch_begin(epoch)
-            model.reset_metrics()
-            for _ in range(steps):
-                step(next(batches))
-            measured = {name: float(value) for name, value in model.get_metrics_result().items()}
-            said = ", ".join(f"{name} {value:.4f}" for name, value in measured.items())
-            print(f"epoch {epoch + 1} of {epochs}: {said}", flush=True)
-            told.on_epoch_end(epoch, measured)
-    except (tf.errors.UnavailableError, tf.errors.InternalError, tf.errors.AbortedError):
-        raise UserError(
-            "another host went away, as TensorFlow says above; start all of them again: training goes on from its last "
-            "whole epoch"
-        ) from None
 
 
 def _epoch(file: Path) -> int:
@@ -305,28 +228,20 @@ def fit(
     journal.go_on_from(done)
     if done:
         print(f"resumed: {done} of {epochs} epochs were done before")
-    callbacks = [journal, backup] if chief else []
-    begun = backup.restore(model)
-    if several_hosts(model):
-        fit_over_hosts(
-            model,
-            train,
-            next(iter(valid)),
-            initial_epoch=begun,
-            epochs=epochs,
-            steps=steps_per_epoch,
-            callbacks=callbacks,
-        )
-    elif done < epochs:
-        model.fit(
-            train,
-            initial_epoch=begun,
-            epochs=epochs,
-            steps_per_epoch=steps_per_epoch,
-            shuffle=False,  # the crops are shuffled already
-            callbacks=[keras.callbacks.TerminateOnNaN(), *callbacks],
-            verbose=1 if sys.stdout.isatty() else 2,
-        )
+    if done < epochs:
+        backup.restore(model)
+        callbacks = [journal, backup] if chief else []
+        length = {"initial_epoch": done, "epochs": epochs, "steps_per_epoch": steps_per_epoch}
+        if over_hosts.several(model):
+            over_hosts.fit(model, train, next(iter(valid)), **length, callbacks=callbacks)
+        else:
+            model.fit(
+                train,
+                **length,
+                shuffle=False,  # the crops are shuffled already
+                callbacks=[keras.callbacks.TerminateOnNaN(), *callbacks],
+                verbose=1 if sys.stdout.isatty() else 2,
+            )
     if not chief:
         return None
     journal.restore_best()

@@ -1,0 +1,100 @@
+"""Training over several hosts: what they agree on, what each gets of a batch, and the loop that ``fit`` is on one."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.backend import keras, tf
+from stages.detectors import hosts
+from stages.errors import UserError
+from stages.files import hold, publish
+
+
+def agreed(worker: hosts.Worker, scratch: Path, backup: Path | None) -> Path:
+    """The scratch folder of this host, when all hosts agreed on what they train and where they go on.
+
+    The chief's is that of a host alone; the others begin with its backup, in folders of their own, as hosts may share
+    a disk. Raises :class:`UserError` where they do not agree (:func:`stages.detectors.hosts.meet`).
+    """
+    if not worker.several:
+        return scratch
+    begun = hosts.meet(worker, scratch.name, backup if worker.chief else None)
+    if worker.chief:
+        return scratch
+    own = scratch.with_name(f"{scratch.name}-{worker.number}")
+    with hold(own):
+        shutil.rmtree(own, ignore_errors=True)
+        if begun:
+            with publish(own / begun[0]) as part:
+                part.write_bytes(begun[1])
+    return own
+
+
+def shared(
+    strategy: "tf.distribute.Strategy", crops: Callable[..., "tf.data.Dataset"], batch_size: int
+) -> "tf.distribute.DistributedDataset":
+    """Each host's share of batches of ``batch_size`` that all hosts make together.
+
+    ``crops``: :func:`stages.faces.shards.augmented` without ``batch_size`` and ``share``. Raises :class:`UserError` if
+    a batch cannot be shared equally.
+    """
+    devices = strategy.num_replicas_in_sync
+    if batch_size % devices:
+        raise UserError(f"a batch of {batch_size} crops cannot be shared by {devices} devices; make it a multiple")
+    return strategy.distribute_datasets_from_function(
+        lambda host: crops(batch_size=batch_size // devices, share=(host.input_pipeline_id, host.num_input_pipelines))
+    )
+
+
+def several(model: "keras.Model") -> bool:
+    """Whether a model is trained by several hosts together."""
+    return isinstance(model.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
+def predicted(model: "keras.Model", batches: Any) -> NDArray[np.float32]:
+    """A model's answers to batches of (images, labels); by this host alone, where several train."""
+    if not several(model):
+        answers: NDArray[np.float32] = model.predict(batches, verbose=0)
+        return answers
+    judge = tf.function(lambda images: model(images, training=False), reduce_retracing=True)  # predict asks all hosts
+    return np.concatenate([judge(images).numpy() for images, _ in batches])
+
+
+def fit(
+    model: "keras.Model",
+    train: Any,
+    example: Any,
+    *,
+    initial_epoch: int,
+    epochs: int,
+    steps_per_epoch: int,
+    callbacks: list[Any],
+) -> None:
+    """What Keras' ``fit`` does, with its step, over several hosts, where its own loop fails (keras-team/keras#20585).
+
+    ``example``: a batch, to make the metrics of. Raises :class:`UserError` if a host goes away.
+    """
+    strategy, told = model.distribute_strategy, keras.callbacks.CallbackList(callbacks, model=model)
+    with strategy.scope():
+        model._symbolic_build(data_batch=example)
+    step = tf.function(lambda batch: strategy.run(model.train_step, args=(batch,)))
+    batches = iter(train)
+    try:
+        for epoch in range(initial_epoch, epochs):
+            told.on_epoch_begin(epoch)
+            model.reset_metrics()
+            for _ in range(steps_per_epoch):
+                step(next(batches))
+            measured = {name: float(value) for name, value in model.get_metrics_result().items()}
+            said = ", ".join(f"{name} {value:.4f}" for name, value in measured.items())
+            print(f"epoch {epoch + 1} of {epochs}: {said}", flush=True)
+            told.on_epoch_end(epoch, measured)
+    except (tf.errors.UnavailableError, tf.errors.InternalError, tf.errors.AbortedError):
+        raise UserError(
+            "another host went away, as TensorFlow says above; start all of them again: training goes on from its last "
+            "whole epoch"
+        ) from None
