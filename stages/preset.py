@@ -32,12 +32,16 @@ def main() -> None:
     yaml.preserve_quotes = True
     yaml.width = 1000
     preset = {key: value for name in arguments.names for key, value in leaves(read(preset_file(name), yaml))}
-    names = " and ".join(arguments.names)
+    names, verb = " and ".join(arguments.names), "adds" if len(arguments.names) == 1 else "add"
     params = read(PARAMS, yaml)
-    added = {key for key, value in preset.items() if put(params, key, value)}
+    for name in added_sets(preset, params):
+        params["sets"][name] = {}
+    added = [key for key, value in preset.items() if put(params, key, value)]
     if arguments.overrides:
         if added:
-            raise UserError(f"{names} adds sets, which are too long for overrides; leave --overrides out, and commit")
+            raise UserError(
+                f"{names} {verb} {added[0]} and more that -S cannot add; leave --overrides out, and commit params.yaml"
+            )
         print(" ".join(f"-S {key}={literal(value)}" for key, value in preset.items()))
         return
     text = io.StringIO()
@@ -67,14 +71,29 @@ def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", value
 
 
+def added_sets(preset: dict[str, Any], params: Any) -> list[str]:
+    """The sets that a preset brings along. Raises :class:`UserError` for one that it only changes, and that is gone."""
+    named = dict.fromkeys(key.split(".")[1] for key in preset if key.startswith("sets."))
+    added = [name for name in named if name not in params["sets"]]
+    for name in added:
+        if not {f"sets.{name}.source", f"sets.{name}.use"} <= set(preset):
+            raise UserError(
+                f"the preset changes the set {name}, which params.yaml does not have; give this name to the set that "
+                "is meant, and run again"
+            )
+    return added
+
+
 def put(params: Any, key: str, value: Any) -> bool:
     """Set a dotted key; return whether it is new. Raises :class:`UserError` for a new one that is not of a set."""
     *path, last = key.split(".")
     section = params
     for part in path:
-        if path[0] == "sets" and section is not params:
-            section.setdefault(part, {})
-        section = section.get(part) if isinstance(section, dict) else None
+        if path[0] == "sets" and section.get(part) is None:  # such as classes, which a set need not have
+            section[part] = {}
+        section = section.get(part)
+        if not isinstance(section, dict):
+            break
     if not isinstance(section, dict) or (last not in section and path[0] != "sets"):
         raise UserError(f"the preset sets {key}, which params.yaml does not have; mend the preset")
     new = last not in section

@@ -71,7 +71,7 @@ def test_several_presets_apply_in_their_order_and_may_add_sets(project: Path, mo
 
 def test_sets_that_a_preset_adds_are_not_printed_as_overrides(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = Path("params.yaml").read_bytes()
-    with pytest.raises(UserError, match="kaggle and many adds sets, which are too long for overrides"):
+    with pytest.raises(UserError, match=r"kaggle and many add sets\.sfhq\.source and more that -S cannot add"):
         command(monkeypatch, "kaggle", "many", "--overrides")
     assert Path("params.yaml").read_bytes() == before
 
@@ -108,3 +108,21 @@ def test_a_preset_that_does_not_fit_changes_nothing(
     with pytest.raises(UserError, match=message):
         command(monkeypatch, "mine")
     assert Path("params.yaml").read_bytes() == before
+
+
+def test_a_preset_for_a_set_that_has_another_name_now_is_refused(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = Path("params.yaml").read_text().replace("\n  faces:\n", "\n  mine:\n")
+    Path("params.yaml").write_text(text)
+    with pytest.raises(UserError, match="the preset changes the set faces, which"):
+        command(monkeypatch, "kaggle")
+    assert Path("params.yaml").read_text() == text
+
+
+def test_a_preset_fills_an_empty_section_of_a_set(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = Path("params.yaml").read_text().replace("\n  faces:\n", "\n  faces:\n    classes:\n")
+    Path("params.yaml").write_text(text)
+    Path("presets/mine.yaml").write_text("sets:\n  faces:\n    classes:\n      real: ^a\n      fake: ^b\n")
+    command(monkeypatch, "mine")
+    assert params.load().sets["faces"].classes.real == "^a"
