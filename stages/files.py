@@ -55,9 +55,10 @@ def publish(path: Path | str) -> Iterator[Path]:
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
             yield part
             part.lstat()  # FileNotFoundError, if nothing was made
-            if part.is_file():  # its bytes before its name, or a power cut may leave the name alone
-                with part.open("rb") as file:
-                    os.fsync(file.fileno())
+            for made in part.rglob("*") if part.is_dir() else [part]:
+                if made.is_file():  # bytes before the name, or a power cut may leave the name alone
+                    with made.open("rb") as file:
+                        os.fsync(file.fileno())
             if path.exists() and path.is_dir() != part.is_dir():
                 lies, belongs = ("folder", "file") if path.is_dir() else ("file", "folder")
                 raise UserError(f"{path} is a {lies} where a {belongs} belongs; move it away and run again")

@@ -22,10 +22,6 @@ class Lines(tqdm):
         """Print the line."""
         print(self, file=sys.stderr, flush=True)
 
-    def close(self) -> None:
-        """Print nothing more: what comes next says that this is done."""
-        self.disable = True
-
 
 def progress(iterable: Iterable[Item] | None = None, **options: Any) -> "tqdm[Item]":
     """:class:`tqdm.tqdm` of these options where standard error is a terminal, else :class:`Lines`."""
