@@ -76,14 +76,6 @@ def main() -> None:
         summarise(name, alone[name], limit)
     if len(training) > 1:
         summarise("all sets that train", together, limit)
-        sides = ("median_width", "median_height")
-        sizes = {name: " × ".join(f"{alone[name][side]:.0f}" for side in sides) + " px" for name in training}
-        if len(set(sizes.values())) > 1 and settings.image.jpeg is None:
-            print(
-                f"WARNING: the sets that train are of different sizes ({', '.join(map(': '.join, sizes.items()))}), "
-                f"so they reach image.size = {settings.image.size} in different ways, which a detector may learn; set "
-                "image.size to the smallest, and image.jpeg, so that all faces are processed alike"
-            )
 
 
 def sound(name: str) -> pd.DataFrame:

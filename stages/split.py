@@ -79,6 +79,7 @@ def main() -> None:
             manifest.write(images, part / f"{name}.csv")
             _summarise(name, images, counts[name], quarantined, total)
         _require_images(counts, settings)
+    _warn_of_sizes(settings)
     learned = {
         split: {name: counts[name][split] for name in settings.training_sets if any(counts[name][split].values())}
         for split in ("train", "valid")
@@ -123,6 +124,22 @@ def _split(name: str, images: pd.DataFrame, settings: params.Params) -> pd.DataF
     if elsewhere.any():
         print(f"{name}: {elsewhere.sum():,} images are left out: a set above has them, in another split")
     return images[~elsewhere]
+
+
+def _warn_of_sizes(settings: params.Params) -> None:
+    """Say so where the images of sets to learn from reach ``image.size`` in different ways."""
+    sides = {}
+    for name in settings.learned_sets:
+        with pq.ParquetFile(INDEXES / f"{name}.parquet") as file:
+            sides[name] = tuple(file.read(["width", "height"]).to_pandas().median())
+    size, smallest = settings.image.size, min(map(min, sides.values()))
+    if len(set(sides.values())) > 1 and (settings.image.jpeg is None or size > smallest):
+        told = ", ".join(f"{name}: {width:.0f} × {height:.0f} px" for name, (width, height) in sides.items())
+        print(
+            f"WARNING: the sets to learn from are of different sizes ({told}), so they reach image.size = {size} in "
+            f"different ways, which a detector may learn; set image.size to at most {smallest:.0f}, and image.jpeg, so "
+            "that all faces are processed alike"
+        )
 
 
 def _left_out(name: str, images: pd.DataFrame, settings: params.Params) -> pd.Series:

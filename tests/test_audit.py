@@ -140,19 +140,3 @@ def test_real_faces_of_which_one_class_was_saved_anew_give_themselves_away(run, 
     run(faces={f"real/{path.name}": path.read_bytes() for path in real} | saved_anew)
     assert read_json("metrics/data.json")["shortcut_auc"] >= 0.95
     assert "WARNING" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(("size", "jpeg", "warned"), [(64, None, True), (64, 75, False), (32, None, False)])
-def test_sets_of_different_sizes_are_warned_of_unless_all_are_processed_alike(
-    tmp_path, monkeypatch, write_params, command, capsys, size, jpeg, warned
-):
-    monkeypatch.chdir(tmp_path)
-    write_params({"sets": {"faces": ONE, "large": ONE}, "weights.source": "random", "image.jpeg": jpeg})
-    archive("faces", faces(6))
-    archive(
-        "large", {f"{kind}/{n}.jpg": encoded(picture(700 + n, size)) for n, kind in enumerate(["real", "fake"] * 6)}
-    )
-    for name in ("faces", "large"):
-        command(index.main, name)
-    audit.main()
-    assert ("(faces: 32 × 32 px, large: 64 × 64 px)" in capsys.readouterr().out) == warned

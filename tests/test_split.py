@@ -67,7 +67,7 @@ def write_sets(sets, **changes):
 def corpus(groups, splits=None):
     """An index of one image for each letter of each group: "r" is real, "f" is fake."""
     rows = [
-        {"label": int(kind == "f"), "group": number, "verdict": "ok"}
+        {"label": int(kind == "f"), "group": number, "verdict": "ok", "width": 256, "height": 256}
         for number, group in enumerate(groups)
         for kind in group
     ]
@@ -442,6 +442,27 @@ def test_a_summary_tells_what_there_is_and_what_was_left_out(project, capsys):
         "  test         10 real        10 fake",
         "left out: 2 quarantined, 18 others",
     ]
+
+
+@pytest.mark.parametrize(
+    ("image", "leave_out", "warned"),
+    [
+        ({"size": 64, "jpeg": None}, [], True),
+        ({"size": 128, "jpeg": 75}, [], False),
+        ({"size": 256, "jpeg": 75}, [], True),  # one set would be enlarged
+        ({"size": 64, "jpeg": None}, ["small"], False),
+    ],
+)
+def test_sets_that_reach_one_size_in_different_ways_are_warned_of(project, capsys, image, leave_out, warned):
+    large, small = corpus(["r"] * 20 + ["f"] * 20), corpus(["r"] * 20 + ["f"] * 20)
+    small = small.assign(width=128, height=160, group=small["group"] + 100)
+    write_sets({"mine": (large, {}), "small": (small, {})}, leave_out=leave_out)
+    content = YAML(typ="safe").load(Path("params.yaml"))
+    content["image"] |= image
+    YAML().dump(content, Path("params.yaml"))
+    split.main()
+    said = "different sizes (mine: 256 × 256 px, small: 128 × 160 px)"
+    assert (said in capsys.readouterr().out) is warned
 
 
 def test_images_outside_the_official_folders_are_refused(project):
