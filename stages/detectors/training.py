@@ -20,6 +20,7 @@ from stages.backend import keras, tf
 from stages.detectors import over_hosts
 from stages.errors import UserError
 from stages.files import digest, project_root, publish
+from stages.progress import progress
 from stages.scoring import figures, intervals
 
 COLUMNS = ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "val_auc", "learning_rate", "seconds"]
@@ -201,6 +202,22 @@ class Backup(keras.callbacks.Callback):
             file.unlink()
 
 
+class Steps(keras.callbacks.Callback):
+    """Says how far an epoch is, where Keras draws no bar."""
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Begin with no step done."""
+        self.steps = progress(total=self.params["steps"], desc=f"epoch {epoch + 1}", unit="step")
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Count a step."""
+        self.steps.update()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Make room for what Keras says of the epoch."""
+        self.steps.close()
+
+
 def _epoch(file: Path) -> int:
     """The epoch in the name of a file such as ``best-3.npz``."""
     return int(file.name.split(".")[0].rpartition("-")[2])
@@ -235,12 +252,13 @@ def fit(
         if over_hosts.several(model):
             over_hosts.fit(model, train, next(iter(valid)), **length, callbacks=callbacks)
         else:
+            drawn = sys.stdout.isatty()
             model.fit(
                 train,
                 **length,
                 shuffle=False,  # the crops are shuffled already
-                callbacks=[keras.callbacks.TerminateOnNaN(), *callbacks],
-                verbose=1 if sys.stdout.isatty() else 2,
+                callbacks=[keras.callbacks.TerminateOnNaN(), *([] if drawn else [Steps()]), *callbacks],
+                verbose=1 if drawn else 2,
             )
     if not chief:
         return None

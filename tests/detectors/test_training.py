@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages import files
+from stages import files, progress
 from stages.backend import keras, tf
 from stages.detectors import training
 from stages.errors import UserError
@@ -167,6 +167,13 @@ class Fixed:
     def get_weights(self):
         """Something that tells one from another."""
         return [self.logits]
+
+
+def test_without_a_terminal_a_long_epoch_says_how_far_it_is(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "PAUSE", 1e-9)
+    train(tmp_path / "scratch", epochs=2)
+    said = [line.split(" [")[0] for line in capsys.readouterr().err.splitlines()]
+    assert [line for line in said if "2/4" in line] == [f"epoch {n}:  50% 2/4" for n in (1, 2)]
 
 
 def test_an_interrupted_run_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
