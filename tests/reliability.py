@@ -22,22 +22,28 @@ def rows() -> dict[str, dict[str, str]]:
 
 
 @contextmanager
-def tally(fault: str, command: str) -> Iterator[Counter[str]]:
+def tally(fault: str, tests: str) -> Iterator[Counter[str]]:
     """Yield a counter of what was ``tried``; at the end, with RELIABILITY set, it is written down as it then stands.
 
-    An exception counts as one lost.
+    ``tests``: the file that tries. An exception counts as one lost, and fails the test.
     """
-    counts = Counter[str](tried=0, lost=0)
+    counts = Counter[str](tried=0)
     try:
         yield counts
     except Exception:
-        counts["lost"] += 1
+        write(fault, tests, counts["tried"], 1)
         raise
-    finally:
-        if os.environ.get("RELIABILITY"):
-            table = rows() if TABLE.exists() else {}
-            table[fault] = {"fault": fault, "command": command} | {kind: str(counts[kind]) for kind in counts}
-            with TABLE.open("w", encoding="utf-8", newline="") as file:
-                writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(table[name] for name in sorted(table))
+    write(fault, tests, counts["tried"], 0)
+
+
+def write(fault: str, tests: str, tried: int, lost: int) -> None:
+    """Write a row down, with the command as it was typed, if RELIABILITY asks for it."""
+    if not os.environ.get("RELIABILITY"):
+        return
+    typed = [f"{name}={os.environ[name]}" for name in ("KILLS", "MUTATIONS") if name in os.environ]
+    row = {"fault": fault, "tried": str(tried), "lost": str(lost), "command": " ".join([*typed, "pytest", tests])}
+    table = (rows() if TABLE.exists() else {}) | {fault: row}
+    with TABLE.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(table[name] for name in sorted(table))

@@ -12,6 +12,7 @@ import struct
 import sys
 import time
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stages import params
-from stages.errors import UserError
+from stages.errors import UserError, refusal
 from stages.faces import archive, classes, manifest
 from stages.faces.layout import LABELS, Place
 from stages.sources import folder
@@ -31,10 +32,12 @@ from tests.reliability import tally
 
 KINDS = 4  # of tests here that share the examples
 EXAMPLES = int(os.environ.get("MUTATIONS", "400")) // KINDS
-COMMAND = "MUTATIONS=20000 pytest tests/faults/test_hostile.py"
+FEW = EXAMPLES / 50  # of the examples must at least be taken, and refused, or they try nothing
 LONGEST = 10  # s for one example, of some kilobytes
 MOST = 300  # MB that a whole test may add
 TABLE = params.Classes(labels=params.Labels(file="labels.csv", path="image", label="class"))
+
+ENDS = Counter[str]()  # of the examples of a test
 
 hostile = settings(
     max_examples=EXAMPLES, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
@@ -65,7 +68,8 @@ def peak() -> float:
 def try_all(fault: str, examples: st.SearchStrategy[Any], trial: Callable[[Any], None]) -> None:
     """Give a trial its examples, within bounds of time and memory, and count them."""
     grown = 0.0  # by the trials, not by hypothesis
-    with tally(fault, COMMAND) as counts:
+    ENDS.clear()
+    with tally(fault, "tests/faults/test_hostile.py") as counts:
 
         @hostile
         @given(examples)
@@ -79,16 +83,19 @@ def try_all(fault: str, examples: st.SearchStrategy[Any], trial: Callable[[Any],
 
         one()
         assert grown < MOST
+    assert min(ENDS["taken"], ENDS["refused"]) > FEW, ENDS
 
 
 @contextmanager
 def refused_at_worst() -> Iterator[None]:
-    """Suppress a refusal, which must be one line that a terminal can show."""
+    """Suppress a refusal, which must be one line that a terminal can show; count how it ended."""
     said = "nothing"
     try:
         yield
+        ENDS["taken"] += 1
     except UserError as error:
-        said = str(error)
+        said = refusal(error) or ""
+        ENDS["refused"] += 1
     assert 0 < len(said) < 5000  # a name of 3,000 characters may be in it
     assert not set("\n\x1b\0") & set(said), said
 
