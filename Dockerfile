@@ -22,4 +22,5 @@ COPY --chown=me Makefile requirements.txt requirements-gpu.txt ./
 RUN --mount=type=cache,target=/var/cache/pip,mode=0777 \
     PIP_CACHE_DIR=/var/cache/pip make ".venv/.runtime${GPU:+-gpu}"
 
+ENV PATH=/home/me/project/.venv/bin:$PATH
 CMD ["bash"]

@@ -4,7 +4,7 @@
 
 Each experiment is a `dvc exp run -n EXPERIMENT` with the same sets and another `split.leave_out`; of each,
 plots/cross_generator.csv is read. Writes generators.csv and generators.png into FOLDER (docs/), and prints the table.
-Of a set that detectors learned from, only the experiment that left nothing out counts. The tables of README.md and
+An experiment that left out one generator counts for that one alone. The tables of README.md and
 docs/*.md between ``<!-- generators: DETECTOR -->`` and ``<!-- /generators -->`` are made of the file by
 ``python -m bench.results write``; ``<!-- generators: DETECTOR found -->`` is the short one, of the fakes found.
 """

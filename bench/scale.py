@@ -47,7 +47,8 @@ def main() -> None:
     few, many = (measure(images, args.size) for images in args.images)
 
     factor = args.images[1] / args.images[0]
-    print(f"| stage | s, {args.images[0]:,} | s, {args.images[1]:,} | time / {factor:g} | MB | MB | memory |")
+    sizes = [f"{unit}, {images:,}" for unit in ("s", "MB") for images in args.images]
+    print(f"| stage | {' | '.join(sizes[:2])} | time / {factor:g} | {' | '.join(sizes[2:])} | memory |")
     print("|---|---:|---:|---:|---:|---:|---:|")
     for stage in STAGES:
         a, b = few[stage], many[stage]

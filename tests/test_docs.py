@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -21,7 +22,23 @@ from tests.reliability import rows
 ROOT = Path(__file__).parents[1]
 DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 # words that need no test
-SHELL = {"base64", "cat", "cd", "chmod", "curl", "docker", "export", "git", "grep", "sed", "source", "ssh", "tr"}
+SHELL = {
+    "base64",
+    "cat",
+    "cd",
+    "chmod",
+    "cp",
+    "curl",
+    "docker",
+    "export",
+    "git",
+    "grep",
+    "read",
+    "sed",
+    "source",
+    "ssh",
+    "tr",
+}
 SUBSTITUTION = re.compile(r"\$\((python -m stages\.preset \S+ --overrides)\)")
 
 
@@ -29,20 +46,33 @@ def fenced(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
-def shown(path: Path) -> list[str]:
-    """The commands of a page: those after `$ ` in console blocks, and those in the text that begin with a tool."""
-    text = path.read_text()
-    blocks = "".join(fenced(text, "console")).replace("\\\n", " ")
+def shown(path: Path) -> Iterator[tuple[str, Path]]:
+    """The commands of a page: those after `$ ` in console blocks, and those in the text that begin with a tool.
+
+    With each the params.yaml that it finds: ours, or what a command above, in its block, copied there.
+    """
+    text, ours = path.read_text(), ROOT / "params.yaml"
+    for block in fenced(text, "console"):
+        found = ours
+        for command in re.findall(r"^\$ (.+)$", block.replace("\\\n", " "), re.MULTILINE):
+            if copied := re.fullmatch(r"cp (\S+) params\.yaml", command):
+                found = ROOT / copied[1]
+            yield command, found
     prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
     inline = re.findall(r"`((?:dvc|make|mlflow|pre-commit|pytest|python -m) [^`]+)`", prose)
-    return re.findall(r"^\$ (.+)$", blocks, re.MULTILINE) + [" ".join(command.split()) for command in inline]
+    for command in inline:
+        yield " ".join(command.split()), ours
 
 
-COMMANDS = [pytest.param(command, id=f"{path.name}: {command[:60]}") for path in DOCS for command in shown(path)]
+COMMANDS = [
+    pytest.param(command, found, id=f"{path.name}: {command[:60]}") for path in DOCS for command, found in shown(path)
+]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_is_one_that_its_tool_takes(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("command", "found"), COMMANDS)
+def test_a_command_is_one_that_its_tool_takes(
+    command: str, found: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(ROOT)
     line = SUBSTITUTION.sub(lambda found: output(found[1]), command)
     words = shlex.shlex(line, posix=True, punctuation_chars=True)
@@ -56,10 +86,12 @@ def test_a_command_is_one_that_its_tool_takes(command: str, tmp_path: Path, monk
     for tool, *arguments in filter(None, parts):
         if tool.isdigit():  # of a redirection
             continue
+        shutil.copy(found, tmp_path / "params.yaml")
         check(tool, arguments, tmp_path)
 
 
 def check(tool: str, arguments: list[str], folder: Path) -> None:
+    """Give a command to its tool's parser; ``folder`` has the params.yaml that it finds."""
     match tool:
         case "make":
             for target in arguments:
@@ -101,9 +133,9 @@ def check_parameters(overrides: list[str], folder: Path) -> None:
     from dvc.utils.hydra import apply_overrides, get_hydra_sweeps
 
     for cell in get_hydra_sweeps({"params.yaml": overrides}) if overrides else []:
-        shutil.copy(ROOT / "params.yaml", folder)
-        apply_overrides(str(folder / "params.yaml"), cell["params.yaml"])
-        params.load(folder / "params.yaml")
+        changed = shutil.copy(folder / "params.yaml", folder / "changed.yaml")
+        apply_overrides(str(changed), cell["params.yaml"])
+        params.load(changed)
 
 
 @cache

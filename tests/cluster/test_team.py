@@ -27,6 +27,7 @@ from tests.tracking.conftest import free_port, mlflow_client, running, served
 
 COMPOSE = YAML(typ="safe").load(ROOT / "compose.yaml")
 SECRETS = {"POSTGRES_PASSWORD": "p@ss/w0rd:%", "AWS_ACCESS_KEY_ID": "team", "AWS_SECRET_ACCESS_KEY": "s3cret"}
+SECRET = SECRETS["AWS_SECRET_ACCESS_KEY"]
 POSTGRES = next((path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")), None)
 if found := shutil.which("initdb"):
     POSTGRES = Path(found).resolve().parent
@@ -140,14 +141,15 @@ def member(server, store, tmp_path_factory):
 
     def typed(place, line, **options):
         line = line.replace("http://127.0.0.1:8333", store[1])
-        variables = [f"MLFLOW_TRACKING_URI={server}", f"AWS_SECRET_ACCESS_KEY={SECRETS['AWS_SECRET_ACCESS_KEY']}"]
-        return call(place, "env", *variables, "bash", "-c", line, **options)
+        return call(place, "env", f"MLFLOW_TRACKING_URI={server}", "bash", "-c", line, **options)
 
     params = folder / "params.yaml"
     params.write_text(params.read_text().replace("  - densenet121\n", "", 1))  # one backbone is enough
-    for line in commands("dvc remote add") + commands("dvc remote modify --local"):
+    for line in commands("dvc remote add"):
         typed(folder, line)
-    assert SECRETS["AWS_SECRET_ACCESS_KEY"] not in call(folder, "git", "grep", "s3://dvc") + call(folder, "git", "diff")
+    asked, *lines = commands("read -rs")
+    typed(folder, "\n".join([f"{asked.partition('#')[0]} <<< {SECRET}", *lines]))
+    assert SECRET not in call(folder, "git", "grep", "s3://dvc") + call(folder, "git", "diff")
     return folder, typed
 
 
@@ -190,7 +192,8 @@ def test_a_second_clone_has_all_and_trains_nothing_though_the_store_refused_at_f
 
     other = tmp_path / "other"
     call(tmp_path, "git", "clone", "-q", str(folder), str(other))
-    pull = "AWS_ACCESS_KEY_ID=team dvc pull"  # the key from the environment; the first clone has it by --local
+    # The key from the environment; the first clone has it by --local.
+    pull = f"AWS_ACCESS_KEY_ID=team AWS_SECRET_ACCESS_KEY={SECRET} dvc pull"
     with refusing(address):
         said = typed(other, pull, refused=True)
     assert "Traceback" not in said
