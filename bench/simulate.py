@@ -5,7 +5,7 @@
 
 The figures and their sources are in bench/simulate.csv. A step of training is the work of the slowest GPU (or reading,
 or decoding, where these are slower), then the all-reduces of the gradients and of BatchNorm's statistics; nothing
-overlaps. Judging is as fast as the slowest of cores, GPUs, store and listing: it has so many shards that none is waited for.
+overlaps. Judging is as fast as the slowest of cores, GPUs, store and listing: its shards are too many to wait for one.
 """
 
 import argparse
