@@ -1,12 +1,13 @@
 """What a detector is worth on a generator that it learned from, and on one that was left out: a table over experiments.
 
-    python -m bench.generators EXPERIMENT … [--to FOLDER]
+    python -m bench.generators EXPERIMENT … [--to FILE.csv]
 
 Each experiment is a `dvc exp run -n EXPERIMENT` with the same sets and another `split.leave_out`; of each,
-plots/cross_generator.csv is read. Writes generators.csv and generators.png into FOLDER (docs/), and prints the table.
+plots/cross_generator.csv is read. Writes FILE.csv, draws FILE.png, and prints the table.
 An experiment that left out one generator counts for that one alone. The tables of README.md and
-docs/*.md between ``<!-- generators: DETECTOR -->`` and ``<!-- /generators -->`` are made of the file by
-``python -m bench.results write``; ``<!-- generators: DETECTOR found -->`` is the short one, of the fakes found.
+docs/*.md between ``<!-- generators: DETECTOR -->`` and ``<!-- /generators -->`` are made of docs/generators.csv by
+``python -m bench.results write``; ``<!-- generators: DETECTOR found -->`` is the short one, of the fakes found, and
+``<!-- generators: DETECTOR FILE.csv -->`` is of another file of docs/.
 """
 
 import argparse
@@ -36,12 +37,12 @@ def main() -> None:
     """Gather the experiments that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiments", nargs="+", metavar="EXPERIMENT")
-    parser.add_argument("--to", type=Path, default=KEPT.parent, metavar="FOLDER", help="default: docs")
+    parser.add_argument("--to", type=Path, default=KEPT, metavar="FILE.csv", help=f"default: {KEPT}")
     arguments = parser.parse_args()
     gathered = gather([measured(name) for name in arguments.experiments])
-    with publish(arguments.to / KEPT.name) as part:
+    with publish(arguments.to) as part:
         gathered.to_csv(part, index=False)
-    with publish(arguments.to / KEPT.with_suffix(".png").name) as part:
+    with publish(arguments.to.with_suffix(".png")) as part:
         draw(gathered, part)
     for detector in gathered["detector"].unique():
         print(f"{detector}\n\n{table(detector, gathered)}\n")
@@ -86,6 +87,13 @@ def gather(experiments: Sequence[pd.DataFrame]) -> pd.DataFrame:
     gathered = gathered.sort_values(["detector", "place", "rank"], kind="stable").drop(columns=["place", "rank"])
     first = ["set", "generator", "learned_from", "seen", "experiment", "detector"]
     return gathered[first + [column for column in gathered if column not in first]]
+
+
+def shown(words: str) -> str:
+    """The table that the words of a page's mark ask for, as Markdown."""
+    detector, *more = words.split()
+    files = [KEPT.with_name(word) for word in more if word.endswith(".csv")] or [KEPT]
+    return table(detector, read(files[0]), short="found" in more)
 
 
 def read(path: Path = KEPT) -> pd.DataFrame:

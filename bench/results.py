@@ -220,8 +220,7 @@ def renewed(page: Path) -> str:
             arguments = parser().parse_args(["table", *shlex.split(said)])
             made = table(arguments.sets, arguments.n_train)
         else:
-            detector, _, form = said.partition(" ")
-            made = generators.table(detector, generators.read(), short=form == "found")
+            made = generators.shown(said)
         return f"<!-- {kind}: {said} -->\n\n{made}\n\n<!-- /{kind} -->"
 
     if any(OPEN.search(found[3]) for found in TABLE.finditer(text)) or len(TABLE.findall(text)) != len(
