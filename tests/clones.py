@@ -37,6 +37,12 @@ def call(folder: Path, *command: str, refused: bool = False) -> str:
     return result.stdout + result.stderr
 
 
+def git(*arguments: str) -> str:
+    """What git prints, here, for somebody who commits."""
+    identity = ("-c", "user.name=tests", "-c", "user.email=tests@localhost")
+    return subprocess.run(["git", *identity, *arguments], check=True, capture_output=True, text=True).stdout.strip()
+
+
 def environment() -> dict[str, str]:
     """Ours, without the settings of the person who runs the tests, and with this Python's commands first."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "MLFLOW_"))}

@@ -1,6 +1,5 @@
 """The table over generators: known answers from revisions of a project, as experiments are."""
 
-import subprocess
 from pathlib import Path
 
 import pandas as pd
@@ -10,15 +9,11 @@ from dvc.repo import Repo
 from bench import generators
 from stages import params
 from stages.errors import UserError
+from tests.clones import git
 
 ROOT = Path(__file__).parents[1]
 SETS = {"faces": "StyleGAN", "more": "StyleGAN", "sfhq": "FLUX", "swaps": None, "never": "GAN"}
 FIGURES = ("roc_auc", "recall_fake", "false_positive_rate", "tpr_at_fpr_5pct", "fpr_at_fpr_5pct")
-
-
-def git(*arguments):
-    identity = ("-c", "user.name=tests", "-c", "user.email=tests@localhost")
-    subprocess.run(["git", *identity, *arguments], check=True, capture_output=True)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The results: rows of what a project holds, tables and curves with known answers, and the docs show those tables."""
 
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from dvc.repo import Repo
 from bench import results
 from stages.errors import UserError
 from stages.files import write_json
+from tests.clones import git
 
 ROOT = Path(__file__).parents[1]
 DVC_YAML = """
@@ -24,11 +24,6 @@ stages:
 """
 FIGURES = {"roc_auc": 0.98765432, "roc_auc_low": 0.98, "roc_auc_high": 0.995, "accuracy": 0.95}
 FIGURES |= {"average_precision": 0.97, "n": 360, "n_valid": 180}
-
-
-def git(*arguments):
-    identity = ("-c", "user.name=tests", "-c", "user.email=tests@localhost")
-    return subprocess.run(["git", *identity, *arguments], check=True, capture_output=True, text=True).stdout.strip()
 
 
 @pytest.fixture
