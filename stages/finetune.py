@@ -46,15 +46,16 @@ def main() -> None:
     images = {split: shards.counts(there)["images"] for split, there in folders.items()}
     batch_size = min(fit.batch_size, images["train"])
     steps = -(-images["train"] // batch_size)
-    scratch = training.scratch_folder(
-        f"{model}-finetune",
-        [section.model_dump() for section in (fit, params.features, params.training, params.image, params.augment)],
-        [shards.summary(folder) for there in folders.values() for folder in there],
-        [weights, *(sorted(features.iterdir()) if fit.start == "probe" else [])],
-        device.precision,
+    sections = (fit, params.features, params.training, params.image, params.augment)
+    summaries = [shards.summary(folder) for there in folders.values() for folder in there]
+    made_of = training.made_of(
+        parameters=[model, *(section.model_dump() for section in sections)],
+        data=[*summaries, weights, *(sorted(features.iterdir()) if fit.start == "probe" else [])],
+        precision=device.precision,
     )
+    scratch = training.scratch_folder(f"{model}-finetune", made_of)
     worker = hosts.worker()
-    scratch = over_hosts.agreed(worker, scratch, training.latest_backup(scratch))
+    scratch = over_hosts.agreed(worker, made_of, scratch, training.completed_epochs(scratch))
     strategy = distribution(len(worker.addresses))
     devices = strategy.num_replicas_in_sync
     with hold(scratch):

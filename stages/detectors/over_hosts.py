@@ -13,24 +13,28 @@ from stages.detectors import hosts
 from stages.errors import UserError
 from stages.files import hold, publish
 
+BACKUP = "epoch-{}.weights.h5"  # in the scratch folder: the model and its optimiser after so many epochs
 
-def agreed(worker: hosts.Worker, scratch: Path, backup: Path | None) -> Path:
+
+def agreed(worker: hosts.Worker, made_of: dict[str, str], scratch: Path, done: int) -> Path:
     """The scratch folder of this host, when all hosts agreed on what they train and where they go on.
 
-    The chief's is that of a host alone; the others begin with its backup, in folders of their own, as hosts may share
-    a disk. Raises :class:`UserError` where they do not agree (:func:`stages.detectors.hosts.meet`).
+    The chief's is that of a host alone, ``done`` the epochs in it; the others begin with its backup, in folders of
+    their own, as hosts may share a disk. Raises :class:`UserError` where they differ (:func:`hosts.meet`).
     """
     if not worker.several:
         return scratch
-    begun = hosts.meet(worker, scratch.name, backup if worker.chief else None)
+    made_of = {**made_of, "the number of GPUs": str(len(tf.config.list_physical_devices("GPU")))}
+    begun = (scratch / BACKUP.format(done)).read_bytes() if worker.chief and done else b""
+    epoch, backup = hosts.meet(worker, made_of, done, begun)
     if worker.chief:
         return scratch
     own = scratch.with_name(f"{scratch.name}-{worker.number}")
     with hold(own):
         shutil.rmtree(own, ignore_errors=True)
-        if begun:
-            with publish(own / begun[0]) as part:
-                part.write_bytes(begun[1])
+        if epoch:
+            with publish(own / BACKUP.format(epoch)) as part:
+                part.write_bytes(backup)
     return own
 
 

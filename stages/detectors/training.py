@@ -23,7 +23,7 @@ from stages.files import digest, project_root, publish
 from stages.scoring import figures, intervals
 
 COLUMNS = ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "val_auc", "learning_rate", "seconds"]
-HISTORY, BACKUPS = "history.csv", "epoch-*.weights.h5"
+HISTORY = "history.csv"
 CONFIDENCE, RESAMPLES = 0.95, 200  # of the interval that says whether two epochs can be told apart
 Row = dict[str, float]
 
@@ -42,15 +42,23 @@ def warmed_cosine(peak: float, steps: int, warmup: float) -> "keras.optimizers.s
     )
 
 
-def scratch_folder(name: str, *ingredients: Any) -> Path:
-    """The folder for what ``name`` (such as "densenet121-finetune") must remember.
+def made_of(**ingredients: Any) -> dict[str, str]:
+    """Digests of all that training depends on, by their names.
 
-    Its name is a digest of the ingredients (parameters, and the files that are read), of all our code, and of the
-    versions of TensorFlow and Keras. Work in it within :func:`stages.files.hold`.
+    They are the ingredients (parameters, and the files that are read), all our code, and the versions of TensorFlow
+    and Keras.
     """
     code = sorted(Path(__file__).parents[1].rglob("*.py"))
-    versions = [version(library) for library in ("tensorflow", "keras")]
-    return project_root() / ".scratch" / f"{name}-{digest(*ingredients, code, versions)}"
+    libraries = [version(library) for library in ("tensorflow", "keras")]
+    return {name: digest(one) for name, one in {"code": code, "libraries": libraries, **ingredients}.items()}
+
+
+def scratch_folder(name: str, made_of: dict[str, str]) -> Path:
+    """The folder for what ``name`` (such as "densenet121-finetune"), :func:`made_of` that, must remember.
+
+    Work in it within :func:`stages.files.hold`.
+    """
+    return project_root() / ".scratch" / f"{name}-{digest(made_of)}"
 
 
 class AdamW(keras.optimizers.AdamW):
@@ -66,15 +74,9 @@ class AdamW(keras.optimizers.AdamW):
         return list(grads_and_vars)
 
 
-def latest_backup(scratch: Path) -> Path | None:
-    """The backup of model and optimiser that an earlier, killed run left behind in its scratch folder."""
-    return max(scratch.glob(BACKUPS), key=_epoch, default=None)
-
-
 def completed_epochs(scratch: Path) -> int:
     """How many epochs an earlier, killed run left behind: those of its backup."""
-    backup = latest_backup(scratch)
-    return _epoch(backup) if backup else 0
+    return max(map(_epoch, scratch.glob(over_hosts.BACKUP.format("*"))), default=0)
 
 
 class Journal(keras.callbacks.Callback):
@@ -183,7 +185,7 @@ class Backup(keras.callbacks.Callback):
 
     def file(self, epoch: int) -> Path:
         """The backup of an epoch."""
-        return self.scratch / f"epoch-{epoch}.weights.h5"
+        return self.scratch / over_hosts.BACKUP.format(epoch)
 
     def restore(self, model: "keras.Model") -> None:
         """Give a compiled model its backup, if there is one."""
@@ -197,7 +199,7 @@ class Backup(keras.callbacks.Callback):
         backup = self.file(epoch + 1)
         with publish(backup) as part:
             self.model.save_weights(part)
-        for file in set(self.scratch.glob(BACKUPS)) - {backup}:
+        for file in set(self.scratch.glob(over_hosts.BACKUP.format("*"))) - {backup}:
             file.unlink()
 
 
