@@ -145,7 +145,7 @@ def optimizer(fit: Finetune, steps: int) -> "keras.Optimizer":
     rate = training.warmed_cosine(fit.learning_rate, steps, WARMUP)
     adamw = training.AdamW(rate, weight_decay=WEIGHT_DECAY, global_clipnorm=CLIP)
     adamw.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    return adamw
+    return training.LossScale(adamw) if keras.config.dtype_policy().name == "mixed_float16" else adamw
 
 
 if __name__ == "__main__":

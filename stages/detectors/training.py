@@ -61,17 +61,27 @@ def scratch_folder(name: str, made_of: dict[str, str]) -> Path:
     return project_root() / ".scratch" / f"{name}-{digest(made_of)}"
 
 
-class AdamW(keras.optimizers.AdamW):
-    """AdamW that clips the gradients of a whole batch: those of all devices that share it are added up before."""
+class Together:
+    """An optimiser of whole batches: gradients of all devices that share one are added up before all else."""
 
-    def apply(self, grads: Any, trainable_variables: Any = None) -> None:
-        """Add up, clip, and take the step."""
+    def apply_gradients(self, grads_and_vars: Any) -> Any:
+        """Add up, then take the step."""
+        grads, variables = zip(*grads_and_vars, strict=True)
         devices = tf.distribute.get_replica_context()
-        super().apply(devices.all_reduce(tf.distribute.ReduceOp.SUM, list(grads)), trainable_variables)
+        added = devices.all_reduce(tf.distribute.ReduceOp.SUM, list(grads))
+        return super().apply_gradients(zip(added, variables, strict=True))  # type: ignore[misc]
+
+
+class AdamW(Together, keras.optimizers.AdamW):
+    """AdamW that clips the gradients of a whole batch."""
 
     def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
         """They are added up: Keras would do it here, when each device has clipped its own."""
         return list(grads_and_vars)
+
+
+class LossScale(Together, keras.optimizers.LossScaleOptimizer):
+    """float16's loss scale: all devices skip a step that overflowed on any, where each would look at its own alone."""
 
 
 def completed_epochs(scratch: Path) -> int:
