@@ -476,6 +476,19 @@ def test_two_devices_train_what_one_does(small, noise):
     np.testing.assert_allclose(logits("finetune", noise), one, rtol=0.1, atol=0.1)
 
 
+def test_two_devices_share_even_a_batch_of_an_odd_number_of_faces(small, write_shards, noise, png):
+    write_shards(
+        "train", "more", [shards.Record(png(noise(number, SIDE, SIDE)), 0, str(number)) for number in range(3)]
+    )
+    small(epochs=1, batch_size=32)
+    record = read_json(f"data/models/{MODEL}-finetune.json")
+    assert record["images_per_second"] * record["train_seconds"] == pytest.approx(15, abs=0.5)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    subprocess.run([sys.executable, "-c", TWO_DEVICES], env=environment, check=True)
+    record = read_json(f"data/models/{MODEL}-finetune.json")
+    assert record["images_per_second"] * record["train_seconds"] == pytest.approx(2 * 14, abs=0.5)
+
+
 OVERFLOW = """
 import numpy as np
 import tensorflow as tf
