@@ -17,9 +17,11 @@ import numpy as np
 import pytest
 
 from stages import baseline, weights
-from stages.detectors import assembly, hosts, training
+from stages.backend import tf
+from stages.detectors import assembly, hosts, over_hosts, training
 from stages.errors import UserError
 from tests import test_finetune
+from tests.detectors import test_training
 from tests.test_finetune import MODEL, SETTINGS
 
 ROOT = Path(__file__).parents[1]
@@ -113,7 +115,7 @@ def test_two_hosts_end_with_the_weights_of_one_though_one_was_killed(project):
     pair[1].send_signal(signal.SIGKILL)
     codes, said = ended(*pair)
     assert codes == [1, -signal.SIGKILL]
-    assert "error: another host went away" in said[0]
+    assert "error: another host went away (Collective ops is aborted by: " in said[0]
     assert "Traceback" not in said[0]
     assert not (several / f"data/models/{MODEL}-finetune.keras").exists()
 
@@ -127,6 +129,26 @@ def test_two_hosts_end_with_the_weights_of_one_though_one_was_killed(project):
         assert np.abs(one - two).max() <= 1e-4 * np.abs(one).max()
     for one, two in zip(history(folder), history(several), strict=True):
         assert two == pytest.approx(one, rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message", "away"),
+    [
+        ("UnavailableError", "{{node x}} Socket closed\nmore", "Socket closed"),
+        ("InternalError", "{{node x}} Collective ops is aborted by: y", "Collective ops is aborted by: y"),
+        ("InternalError", "{{node x}} Failed launching a kernel", None),
+    ],
+)
+def test_a_kernel_that_fails_here_is_no_host_that_went_away(kind, message, away):
+    def batches():
+        raise getattr(tf.errors, kind)(None, None, message)
+        yield
+
+    model, example = test_training.linear(), (np.zeros((1, 4)), np.zeros((1, 1)))
+    length = {"initial_epoch": 0, "epochs": 1, "steps_per_epoch": 1}
+    with pytest.raises((UserError, tf.errors.InternalError)) as error:
+        over_hosts.fit(model, batches(), example, **length, callbacks=[])
+    assert str(error.value).startswith(f"another host went away ({away}); start") == bool(away)
 
 
 def test_hosts_with_other_parameters_do_not_train_together(project):

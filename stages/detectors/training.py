@@ -104,6 +104,11 @@ class Journal(keras.callbacks.Callback):
         self.scratch, self.valid, self.labels = scratch, valid, labels
         self.rows: list[Row] = read_history(scratch / HISTORY) if (scratch / HISTORY).exists() else []
 
+    def set_model(self, model: "keras.Model") -> None:
+        """Whom to validate."""
+        super().set_model(model)
+        self.answers = over_hosts.answers(model)
+
     def best_weights(self) -> Path | None:
         """The file of the best epoch so far: its weights and validation logits; None before the first."""
         known = {row["epoch"] for row in self.rows}
@@ -136,7 +141,7 @@ class Journal(keras.callbacks.Callback):
 
     def add(self, epoch: int, measured: dict[str, float]) -> None:
         """Validate the model as it is, add its row, and keep its weights if it is the best."""
-        logits = over_hosts.predicted(self.model, self.valid)[:, 0].astype(np.float64)
+        logits = self.answers(self.valid)[:, 0].astype(np.float64)
         finite = np.isfinite(logits).all() and all(math.isfinite(value) for value in measured.values())
         if not finite:
             raise UserError(f"the loss is no longer a number in epoch {epoch}; lower the learning_rate in params.yaml")
