@@ -44,19 +44,20 @@ def main() -> None:
     weights, features = Path(f"data/weights/{model}.weights.h5"), Path(f"data/features/{model}")
     folders = {split: shards.training(split) for split in ("train", "valid")}
     images = {split: shards.counts(there)["images"] for split, there in folders.items()}
-    batch_size = min(fit.batch_size, images["train"])
-    steps = -(-images["train"] // batch_size)
-    scratch = training.scratch_folder(
-        f"{model}-finetune",
-        [section.model_dump() for section in (fit, params.features, params.training, params.image, params.augment)],
-        [shards.summary(folder) for there in folders.values() for folder in there],
-        [weights, *(sorted(features.iterdir()) if fit.start == "probe" else [])],
-        device.precision,
+    sections = (fit, params.features, params.training, params.image, params.augment)
+    summaries = [shards.summary(folder) for there in folders.values() for folder in there]
+    made_of = training.made_of(
+        parameters=[model, *(section.model_dump() for section in sections)],
+        data=[*summaries, weights, *(sorted(features.iterdir()) if fit.start == "probe" else [])],
+        precision=device.precision,
     )
+    scratch = training.scratch_folder(f"{model}-finetune", made_of)
     worker = hosts.worker()
-    scratch = over_hosts.agreed(worker, scratch, training.latest_backup(scratch))
+    scratch = over_hosts.agreed(worker, made_of, scratch, training.completed_epochs(scratch))
     strategy = distribution(len(worker.addresses))
     devices = strategy.num_replicas_in_sync
+    batch_size = min(fit.batch_size, max(1, images["train"] // devices) * devices)  # one that they share equally
+    steps = -(-images["train"] // batch_size)
     with hold(scratch):
         # The data: crops of training faces, endlessly; whole validation faces, in their order.
         crops = partial(
@@ -103,6 +104,7 @@ def main() -> None:
 
         # The detector and its record.
         assembly.save(module, backbone, assembly.settled(head), Path(f"data/models/{model}-finetune.keras"))
+        # Distances are those of the saved network, as it is used: in float32, of one host.
         saved = assembly.load(Path(f"data/models/{model}-finetune.keras"))
         pooled = keras.Model(saved.input, saved.get_layer("pool").output)
         known = []
@@ -115,7 +117,7 @@ def main() -> None:
         record.write(
             model,
             "finetune",
-            device=device._replace(name=f"{len(worker.addresses)} × {device.name}") if worker.several else device,
+            device=device._replace(name=device.name + f", first of {len(worker.addresses)} hosts" * worker.several),
             weights=read_json(f"data/weights/{model}.json"),
             images=images,
             image_size=size,
@@ -144,7 +146,7 @@ def optimizer(fit: Finetune, steps: int) -> "keras.Optimizer":
     rate = training.warmed_cosine(fit.learning_rate, steps, WARMUP)
     adamw = training.AdamW(rate, weight_decay=WEIGHT_DECAY, global_clipnorm=CLIP)
     adamw.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    return adamw
+    return training.LossScale(adamw) if keras.config.dtype_policy().name == "mixed_float16" else adamw
 
 
 if __name__ == "__main__":

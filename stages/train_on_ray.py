@@ -12,6 +12,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -19,6 +20,8 @@ from typing import Any, get_args
 from stages.cluster import PATIENCE, connect
 from stages.errors import UserError, run
 from stages.params import Model
+
+LAST = 40  # lines of a worker that are shown if it fails; those of the chief are shown as they come
 
 
 class Worker:
@@ -35,9 +38,16 @@ class Worker:
         """Run the stage; what it says line by line, and in the end its exit code."""
         task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": number}}
         command = [sys.executable, "-m", "stages.finetune", model]
-        environment = os.environ | {"TF_CONFIG": json.dumps(task)}
+        # As DVC does, so that the stage ends with this actor, even where all of Ray is killed (stages/lifetime.py).
+        environment = os.environ | {"TF_CONFIG": json.dumps(task), "DVC_STAGE": f"finetune@{model}"}
         with subprocess.Popen(
-            command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            command,
+            cwd=folder,
+            env=environment,
+            text=True,
+            errors="replace",
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         ) as process:
             assert process.stdout
             for line in process.stdout:  # noqa: UP028 - Ray wraps actors' generators, and files have no send
@@ -54,19 +64,28 @@ def main() -> None:
     parser.add_argument("--gpus", type=int, default=0, metavar="N", help="GPUs of a worker (default: 0)")
     parser.add_argument("--address", help="of a Ray cluster, such as 10.0.0.1:6379; without it, this machine is one")
     arguments = parser.parse_args()
+    if min(arguments.workers, arguments.cpus, arguments.gpus + 1) < 1:
+        parser.error("--workers and --cpus must be at least 1, --gpus at least 0")
     connect(arguments.address)
     import ray
 
     try:
-        codes = train(arguments)
+        failed = train(arguments)
+    except ray.exceptions.RayError as error:
+        raise UserError(
+            f"Ray could not place the workers ({reason(error)}); look at the cluster, and start again"
+        ) from None
     finally:
         ray.shutdown()
-    if any(codes):
-        raise UserError("not all workers came to an end; what they said is above")
+    if failed:
+        raise UserError(
+            f"{failed} of {arguments.workers} workers failed; what they said is above: mend that and start again, and "
+            "training goes on from its last whole epoch"
+        )
 
 
-def train(arguments: argparse.Namespace) -> list[int]:
-    """Place the workers and let them train; their exit codes."""
+def train(arguments: argparse.Namespace) -> int:
+    """Place the workers and let them train; how many failed."""
     import ray
     from ray.exceptions import GetTimeoutError
     from ray.util.placement_group import placement_group
@@ -97,15 +116,30 @@ def train(arguments: argparse.Namespace) -> list[int]:
         worker.train.options(num_returns="streaming").remote(arguments.model, str(Path.cwd()), addresses, number)
         for number, worker in enumerate(workers)
     ]
-    codes = []
-    for number, stream in enumerate(streams):  # the chief's first; the others have little to say
-        for part in stream:
-            said = ray.get(part)
-            if isinstance(said, int):
-                codes.append(said)
-            elif number == 0 or said.startswith("error:"):
-                print(said, end="", flush=True)
-    return codes
+    failed, running = 0, {stream: (number, deque[str](maxlen=LAST)) for number, stream in enumerate(streams)}
+    while running:
+        stream = ray.wait(list(running))[0][0]
+        number, lines = running[stream]
+        try:
+            said = ray.get(next(stream))
+        except ray.exceptions.RayError as error:  # its actor was killed, say
+            said = 1
+            lines.append(f"{reason(error)}\n")
+        if isinstance(said, int):  # the exit code comes last
+            del running[stream]
+            if said:
+                failed += 1
+                print(f"worker {number}, {addresses[number]}, failed:\n{''.join(lines)}", end="", flush=True)
+        elif number == 0:
+            print(said, end="", flush=True)
+        else:
+            lines.append(said)
+    return failed
+
+
+def reason(error: Exception) -> str:
+    """What happened, in a line, without where in Ray."""
+    return str(getattr(error, "cause", None) or error).splitlines()[0]
 
 
 if __name__ == "__main__":

@@ -476,6 +476,47 @@ def test_two_devices_train_what_one_does(small, noise):
     np.testing.assert_allclose(logits("finetune", noise), one, rtol=0.1, atol=0.1)
 
 
+def test_two_devices_share_even_a_batch_of_an_odd_number_of_faces(small, write_shards, noise, png):
+    write_shards(
+        "train", "more", [shards.Record(png(noise(number, SIDE, SIDE)), 0, str(number)) for number in range(3)]
+    )
+    small(epochs=1, batch_size=32)
+    record = read_json(f"data/models/{MODEL}-finetune.json")
+    assert record["images_per_second"] * record["train_seconds"] == pytest.approx(15, abs=0.5)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    subprocess.run([sys.executable, "-c", TWO_DEVICES], env=environment, check=True)
+    record = read_json(f"data/models/{MODEL}-finetune.json")
+    assert record["images_per_second"] * record["train_seconds"] == pytest.approx(2 * 14, abs=0.5)
+
+
+OVERFLOW = """
+import numpy as np
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from stages import finetune
+from stages.backend import keras
+from stages.params import load
+keras.config.set_dtype_policy("mixed_float16")
+with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    logit = keras.layers.Dense(1, kernel_initializer="zeros")
+    model = keras.Sequential([keras.Input((1,)), logit, keras.layers.Activation("linear", dtype="float32")])
+    fit = load().detectors["resnet50"].finetune
+    model.compile(finetune.optimizer(fit, 10), keras.losses.BinaryCrossentropy(from_logits=True))
+for most in (60000, 2, 2):  # times the scale of the loss, the gradient of this weight overflows on the second device
+    images, labels = np.array([[1], [2], [1], [most]], np.float32), np.array([[0], [1], [0], [1]], np.float32)
+    model.fit(tf.data.Dataset.from_tensor_slices((images, labels)).batch(4), verbose=0)
+    assert all(np.isfinite(weight).all() for weight in model.get_weights()), model.get_weights()
+assert model.get_weights()[0] != 0
+"""
+
+
+def test_a_step_that_overflows_on_one_device_is_skipped_by_all(small):
+    small(epochs=1)  # writes params.yaml
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    subprocess.run([sys.executable, "-c", OVERFLOW], env=environment, check=True)
+
+
 def test_shards_that_are_missing_say_what_to_do(small):
     Path("data/shards/valid/faces/shards.json").unlink()
     with pytest.raises(UserError, match=r"data/shards/valid/faces/shards.json is missing; make it with `dvc repro`"):

@@ -1,7 +1,9 @@
 """Training over several hosts: what they agree on, what each gets of a batch, and the loop that ``fit`` is on one."""
 
+import re
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,27 +12,32 @@ from numpy.typing import NDArray
 
 from stages.backend import keras, tf
 from stages.detectors import hosts
+from stages.detectors.device import spread
 from stages.errors import UserError
 from stages.files import hold, publish
 
+BACKUP = "epoch-{}.weights.h5"  # in the scratch folder: the model and its optimiser after so many epochs
 
-def agreed(worker: hosts.Worker, scratch: Path, backup: Path | None) -> Path:
+
+def agreed(worker: hosts.Worker, made_of: dict[str, str], scratch: Path, done: int) -> Path:
     """The scratch folder of this host, when all hosts agreed on what they train and where they go on.
 
-    The chief's is that of a host alone; the others begin with its backup, in folders of their own, as hosts may share
-    a disk. Raises :class:`UserError` where they do not agree (:func:`stages.detectors.hosts.meet`).
+    The chief's is that of a host alone, ``done`` the epochs in it; the others begin with its backup, in folders of
+    their own, as hosts may share a disk. Raises :class:`UserError` where they differ (:func:`hosts.meet`).
     """
     if not worker.several:
         return scratch
-    begun = hosts.meet(worker, scratch.name, backup if worker.chief else None)
+    made_of = {**made_of, "the number of GPUs": str(len(tf.config.list_physical_devices("GPU")))}
+    begun = (scratch / BACKUP.format(done)).read_bytes() if worker.chief and done else b""
+    epoch, backup = hosts.meet(worker, made_of, done, begun)
     if worker.chief:
         return scratch
     own = scratch.with_name(f"{scratch.name}-{worker.number}")
     with hold(own):
         shutil.rmtree(own, ignore_errors=True)
-        if begun:
-            with publish(own / begun[0]) as part:
-                part.write_bytes(begun[1])
+        if epoch:
+            with publish(own / BACKUP.format(epoch)) as part:
+                part.write_bytes(backup)
     return own
 
 
@@ -44,7 +51,9 @@ def shared(
     """
     devices = strategy.num_replicas_in_sync
     if batch_size % devices:
-        raise UserError(f"a batch of {batch_size} crops cannot be shared by {devices} devices; make it a multiple")
+        raise UserError(
+            f"the batch_size of {batch_size} in params.yaml cannot be shared by {devices} devices; make it a multiple"
+        )
     return strategy.distribute_datasets_from_function(
         lambda host: crops(batch_size=batch_size // devices, share=(host.input_pipeline_id, host.num_input_pipelines))
     )
@@ -55,13 +64,12 @@ def several(model: "keras.Model") -> bool:
     return isinstance(model.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
-def predicted(model: "keras.Model", batches: Any) -> NDArray[np.float32]:
-    """A model's answers to batches of (images, labels); by this host alone, where several train."""
+def answers(model: "keras.Model") -> Callable[[Any], NDArray[np.float32]]:
+    """A model as a function of batches of (images, labels); of this host alone, where several train."""
     if not several(model):
-        answers: NDArray[np.float32] = model.predict(batches, verbose=0)
-        return answers
-    judge = tf.function(lambda images: model(images, training=False), reduce_retracing=True)  # predict asks all hosts
-    return np.concatenate([judge(images).numpy() for images, _ in batches])
+        return partial(model.predict, verbose=0)
+    judge = spread(model, tf.distribute.get_strategy())  # predict asks all hosts
+    return lambda batches: np.concatenate([judge(images).numpy() for images, _ in batches])
 
 
 def fit(
@@ -93,8 +101,10 @@ def fit(
             said = ", ".join(f"{name} {value:.4f}" for name, value in measured.items())
             print(f"epoch {epoch + 1} of {epochs}: {said}", flush=True)
             told.on_epoch_end(epoch, measured)
-    except (tf.errors.UnavailableError, tf.errors.InternalError, tf.errors.AbortedError):
+    except (tf.errors.UnavailableError, tf.errors.InternalError, tf.errors.AbortedError) as error:
+        if isinstance(error, tf.errors.InternalError) and not re.search("is aborted by|peer|remote", error.message):
+            raise  # a kernel of this host failed
+        reason = error.message.splitlines()[0].rpartition("}} ")[2]  # before it, the name of an operation
         raise UserError(
-            "another host went away, as TensorFlow says above; start all of them again: training goes on from its last "
-            "whole epoch"
+            f"another host went away ({reason}); start all of them again: training goes on from its last whole epoch"
         ) from None

@@ -24,7 +24,7 @@ from stages.progress import progress
 from stages.scoring import figures, intervals
 
 COLUMNS = ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "val_auc", "learning_rate", "seconds"]
-HISTORY, BACKUPS = "history.csv", "epoch-*.weights.h5"
+HISTORY = "history.csv"
 CONFIDENCE, RESAMPLES = 0.95, 200  # of the interval that says whether two epochs can be told apart
 Row = dict[str, float]
 
@@ -43,39 +43,51 @@ def warmed_cosine(peak: float, steps: int, warmup: float) -> "keras.optimizers.s
     )
 
 
-def scratch_folder(name: str, *ingredients: Any) -> Path:
-    """The folder for what ``name`` (such as "densenet121-finetune") must remember.
+def made_of(**ingredients: Any) -> dict[str, str]:
+    """Digests of all that training depends on, by their names.
 
-    Its name is a digest of the ingredients (parameters, and the files that are read), of all our code, and of the
-    versions of TensorFlow and Keras. Work in it within :func:`stages.files.hold`.
+    They are the ingredients (parameters, and the files that are read), all our code, and the versions of TensorFlow
+    and Keras.
     """
     code = sorted(Path(__file__).parents[1].rglob("*.py"))
-    versions = [version(library) for library in ("tensorflow", "keras")]
-    return project_root() / ".scratch" / f"{name}-{digest(*ingredients, code, versions)}"
+    libraries = [version(library) for library in ("tensorflow", "keras")]
+    return {name: digest(one) for name, one in {"code": code, "libraries": libraries, **ingredients}.items()}
 
 
-class AdamW(keras.optimizers.AdamW):
-    """AdamW that clips the gradients of a whole batch: those of all devices that share it are added up before."""
+def scratch_folder(name: str, made_of: dict[str, str]) -> Path:
+    """The folder for what ``name`` (such as "densenet121-finetune"), :func:`made_of` that, must remember.
 
-    def apply(self, grads: Any, trainable_variables: Any = None) -> None:
-        """Add up, clip, and take the step."""
+    Work in it within :func:`stages.files.hold`.
+    """
+    return project_root() / ".scratch" / f"{name}-{digest(made_of)}"
+
+
+class Together:
+    """An optimiser of whole batches: gradients of all devices that share one are added up before all else."""
+
+    def apply_gradients(self, grads_and_vars: Any) -> Any:
+        """Add up, then take the step."""
+        grads, variables = zip(*grads_and_vars, strict=True)
         devices = tf.distribute.get_replica_context()
-        super().apply(devices.all_reduce(tf.distribute.ReduceOp.SUM, list(grads)), trainable_variables)
+        added = devices.all_reduce(tf.distribute.ReduceOp.SUM, list(grads))
+        return super().apply_gradients(zip(added, variables, strict=True))  # type: ignore[misc]
+
+
+class AdamW(Together, keras.optimizers.AdamW):
+    """AdamW that clips the gradients of a whole batch."""
 
     def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
         """They are added up: Keras would do it here, when each device has clipped its own."""
         return list(grads_and_vars)
 
 
-def latest_backup(scratch: Path) -> Path | None:
-    """The backup of model and optimiser that an earlier, killed run left behind in its scratch folder."""
-    return max(scratch.glob(BACKUPS), key=_epoch, default=None)
+class LossScale(Together, keras.optimizers.LossScaleOptimizer):
+    """float16's loss scale: all devices skip a step that overflowed on any, where each would look at its own alone."""
 
 
 def completed_epochs(scratch: Path) -> int:
     """How many epochs an earlier, killed run left behind: those of its backup."""
-    backup = latest_backup(scratch)
-    return _epoch(backup) if backup else 0
+    return max(map(_epoch, scratch.glob(over_hosts.BACKUP.format("*"))), default=0)
 
 
 class Journal(keras.callbacks.Callback):
@@ -92,6 +104,11 @@ class Journal(keras.callbacks.Callback):
         super().__init__()
         self.scratch, self.valid, self.labels = scratch, valid, labels
         self.rows: list[Row] = read_history(scratch / HISTORY) if (scratch / HISTORY).exists() else []
+
+    def set_model(self, model: "keras.Model") -> None:
+        """Whom to validate."""
+        super().set_model(model)
+        self.answers = over_hosts.answers(model)
 
     def best_weights(self) -> Path | None:
         """The file of the best epoch so far: its weights and validation logits; None before the first."""
@@ -125,7 +142,7 @@ class Journal(keras.callbacks.Callback):
 
     def add(self, epoch: int, measured: dict[str, float]) -> None:
         """Validate the model as it is, add its row, and keep its weights if it is the best."""
-        logits = over_hosts.predicted(self.model, self.valid)[:, 0].astype(np.float64)
+        logits = self.answers(self.valid)[:, 0].astype(np.float64)
         finite = np.isfinite(logits).all() and all(math.isfinite(value) for value in measured.values())
         if not finite:
             raise UserError(f"the loss is no longer a number in epoch {epoch}; lower the learning_rate in params.yaml")
@@ -184,7 +201,7 @@ class Backup(keras.callbacks.Callback):
 
     def file(self, epoch: int) -> Path:
         """The backup of an epoch."""
-        return self.scratch / f"epoch-{epoch}.weights.h5"
+        return self.scratch / over_hosts.BACKUP.format(epoch)
 
     def restore(self, model: "keras.Model") -> None:
         """Give a compiled model its backup, if there is one."""
@@ -198,7 +215,7 @@ class Backup(keras.callbacks.Callback):
         backup = self.file(epoch + 1)
         with publish(backup) as part:
             self.model.save_weights(part)
-        for file in set(self.scratch.glob(BACKUPS)) - {backup}:
+        for file in set(self.scratch.glob(over_hosts.BACKUP.format("*"))) - {backup}:
             file.unlink()
 
 

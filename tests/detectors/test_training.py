@@ -71,6 +71,11 @@ def untimed(rows):
     return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
 
 
+def scratch(parameters, data=""):
+    """The scratch folder of a toy with these parameters and data."""
+    return training.scratch_folder("toy", training.made_of(parameters=parameters, data=data))
+
+
 def interrupt(patch, owner, method, epoch):
     """Let ``owner.method`` be met by Ctrl-C in an epoch (counted from 0)."""
     original = getattr(owner, method)
@@ -286,29 +291,29 @@ def test_a_killed_process_is_resumed(tmp_path):
 
 def test_changed_code_starts_afresh(tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    before = training.scratch_folder("toy")
+    before = scratch({})
     monkeypatch.setattr(files, "sha256", lambda file: "another" if file.name == "finetune.py" else sha256(file))
-    assert training.scratch_folder("toy") != before
+    assert scratch({}) != before
 
 
 def test_a_changed_parameter_starts_afresh(tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    old = training.scratch_folder("toy", {"learning_rate": 0.05}, "inputs")
+    old = scratch({"learning_rate": 0.05}, "inputs")
     train(old, epochs=3)
     for changed in (
-        training.scratch_folder("toy", {"learning_rate": 0.06}, "inputs"),
-        training.scratch_folder("toy", {"learning_rate": 0.05}, "other inputs"),
-        training.scratch_folder("toy", {"learning_rate": 0.05, "dropout": 0.0}, "inputs"),
+        scratch({"learning_rate": 0.06}, "inputs"),
+        scratch({"learning_rate": 0.05}, "other inputs"),
+        scratch({"learning_rate": 0.05, "dropout": 0.0}, "inputs"),
     ):
         assert changed != old
         assert training.completed_epochs(changed) == 0
-    assert training.completed_epochs(training.scratch_folder("toy", {"learning_rate": 0.05}, "inputs")) == 3
+    assert training.completed_epochs(scratch({"learning_rate": 0.05}, "inputs")) == 3
 
 
 def test_scratch_lies_in_the_project_and_has_the_order_of_keys_for_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    folder = training.scratch_folder("toy", {"a": 1, "b": 2})
-    assert folder == training.scratch_folder("toy", {"b": 2, "a": 1})
+    folder = scratch({"a": 1, "b": 2})
+    assert folder == scratch({"b": 2, "a": 1})
     assert folder.parent == tmp_path / ".scratch"
     assert folder.name.startswith("toy-")
 
