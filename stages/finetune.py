@@ -2,9 +2,9 @@
 
 Reads the training and validation faces in ``data/shards/`` that ``data/training.json`` lists,
 ``data/weights/M.weights.h5`` and ``data/features/M/``; writes ``data/models/M-finetune.keras``, beside it the training
-record, how to tell what is unlike the training faces (:mod:`stages.detectors.distance`), and (``.csv``) the history of
-its epochs. Validation sees whole faces. The detector is the best of its own epochs, whether or not it is better than
-its baseline: the leaderboard says that.
+record, how to tell what is unlike the training faces (:mod:`stages.detectors.distance`), and, after every epoch, the
+history so far (``.csv``). Validation sees whole faces. The detector is the best of its own epochs, whether or not it is
+better than its baseline: the leaderboard says that.
 
 Where ``TF_CONFIG`` names several hosts, they train together (:mod:`stages.detectors.hosts`); the first of them writes.
 
@@ -95,6 +95,7 @@ def main() -> None:
             epochs=fit.epochs,
             steps_per_epoch=steps,
             scratch=scratch,
+            curves=Path(f"data/models/{model}-finetune.csv"),
             chief=worker.chief,
         )
         if not fitted:
@@ -113,7 +114,6 @@ def main() -> None:
             faces = shards.labelled([there], size=size, batch_size=fit.batch_size).take(-(-count // fit.batch_size))
             known.append(pooled.predict(faces, verbose=0)[:count])
         distance.fit(np.concatenate(known), Path(f"data/models/{model}-finetune.npz"))
-        training.write_history(Path(f"data/models/{model}-finetune.csv"), journal)
         record.write(
             model,
             "finetune",

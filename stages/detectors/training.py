@@ -249,12 +249,14 @@ def fit(
     epochs: int,
     steps_per_epoch: int,
     scratch: Path,
+    curves: Path,
     chief: bool = True,
 ) -> tuple[list[Row], Row] | None:
     """Train a compiled model, leave it with the weights of its best epoch; return all rows, and that of the best.
 
     ``train`` never ends; ``labels`` (n,) are those of ``valid``, in its order. A run that finds its own scratch folder
-    goes on from there. Of several hosts, the ``chief`` alone validates, remembers and returns something.
+    goes on from there. The rows so far are in ``curves``, a CSV, after every epoch. Of several hosts, the ``chief``
+    alone validates, remembers and returns something.
     """
     journal, backup = Journal(scratch, valid, labels), Backup(scratch)
     journal.set_model(model)
@@ -264,7 +266,8 @@ def fit(
         print(f"resumed: {done} of {epochs} epochs were done before")
     if done < epochs:
         backup.restore(model)
-        callbacks = [journal, backup] if chief else []
+        drawing = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: write_history(curves, journal.rows))
+        callbacks = [journal, backup, drawing] if chief else []
         length = {"initial_epoch": done, "epochs": epochs, "steps_per_epoch": steps_per_epoch}
         if over_hosts.several(model):
             over_hosts.fit(model, train, next(iter(valid)), **length, callbacks=callbacks)
@@ -280,6 +283,7 @@ def fit(
     if not chief:
         return None
     journal.restore_best()
+    write_history(curves, journal.rows)
     assert journal.best is not None
     return journal.rows, journal.best
 

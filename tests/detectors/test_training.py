@@ -61,7 +61,14 @@ def train(scratch, epochs=5, model=None):
 def fit(model, data, valid, scratch, epochs, steps=1):
     """Fit a model on data, over and over; return it and the journal."""
     rows, _ = training.fit(
-        model, data and data.repeat(), valid, labels_of(valid), epochs=epochs, steps_per_epoch=steps, scratch=scratch
+        model,
+        data and data.repeat(),
+        valid,
+        labels_of(valid),
+        epochs=epochs,
+        steps_per_epoch=steps,
+        scratch=scratch,
+        curves=scratch.with_suffix(".csv"),
     )
     return model, rows
 
@@ -189,6 +196,7 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
         with pytest.raises(KeyboardInterrupt):
             train(scratch)
     assert training.completed_epochs(scratch) == 2
+    assert len(training.read_history(scratch.with_suffix(".csv"))) == 2  # so that curves can be drawn meanwhile
     before = training.read_history(scratch / training.HISTORY)
 
     capsys.readouterr()
