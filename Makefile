@@ -68,15 +68,15 @@ requirements: $(DEV)  ## pin the newest versions that go together
 
 .venv/.runtime: requirements.txt | .venv/bin/python
 	@echo "installing what requirements.txt pins into .venv (about 2 minutes, once)"
-	@python -m pip install --quiet -r requirements.txt && touch $@
+	@python -m pip install --quiet --no-compile -r requirements.txt && touch $@
 
 .venv/.runtime-gpu: requirements.txt requirements-gpu.txt | .venv/bin/python
 	@echo "installing what requirements.txt and requirements-gpu.txt pin into .venv (some minutes, once)"
-	@python -m pip install --quiet -r requirements.txt -r requirements-gpu.txt && touch $@ .venv/.runtime
+	@python -m pip install --quiet --no-compile -r requirements.txt -r requirements-gpu.txt && touch $@ .venv/.runtime
 
 .venv/.cluster: requirements-cluster.txt | $(DEV)
 	@echo "installing what requirements-cluster.txt pins into .venv"
-	@python -m pip install --quiet -r requirements-cluster.txt && touch $@
+	@python -m pip install --quiet --no-compile -r requirements-cluster.txt && touch $@
 
 .venv/.dev: requirements-dev.txt | .venv/.runtime
-	@python -m pip install --quiet -r requirements-dev.txt && touch $@
+	@python -m pip install --quiet --no-compile -r requirements-dev.txt && touch $@
