@@ -30,7 +30,10 @@ def start(*arguments):
 def train(*arguments):
     """The exit code, and what it says."""
     process = start(*arguments)
-    said, _ = process.communicate(timeout=300)
+    try:
+        said, _ = process.communicate(timeout=300)
+    finally:
+        process.kill()
     return process.returncode, said
 
 
