@@ -41,13 +41,7 @@ class Worker:
         # As DVC does, so that the stage ends with this actor, even where all of Ray is killed (stages/lifetime.py).
         environment = os.environ | {"TF_CONFIG": json.dumps(task), "DVC_STAGE": f"finetune@{model}"}
         with subprocess.Popen(
-            command,
-            cwd=folder,
-            env=environment,
-            text=True,
-            errors="replace",
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            command, cwd=folder, env=environment, errors="replace", stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         ) as process:
             assert process.stdout
             for line in process.stdout:  # noqa: UP028 - Ray wraps actors' generators, and files have no send
@@ -72,16 +66,11 @@ def main() -> None:
     try:
         failed = train(arguments)
     except ray.exceptions.RayError as error:
-        raise UserError(
-            f"Ray could not place the workers ({reason(error)}); look at the cluster, and start again"
-        ) from None
+        raise UserError(f"Ray gave up ({reason(error)}); look at the cluster, and start again") from None
     finally:
         ray.shutdown()
     if failed:
-        raise UserError(
-            f"{failed} of {arguments.workers} workers failed; what they said is above: mend that and start again, and "
-            "training goes on from its last whole epoch"
-        )
+        raise UserError(f"{failed} of {arguments.workers} workers failed; mend what they say above, and start again")
 
 
 def train(arguments: argparse.Namespace) -> int:
@@ -139,7 +128,7 @@ def train(arguments: argparse.Namespace) -> int:
 
 def reason(error: Exception) -> str:
     """What happened, in a line, without where in Ray."""
-    return str(getattr(error, "cause", None) or error).splitlines()[0]
+    return str(getattr(error, "cause", None) or error).partition("\n")[0]
 
 
 if __name__ == "__main__":

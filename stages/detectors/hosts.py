@@ -101,10 +101,7 @@ def _gather(worker: Worker, made_of: dict[str, str], epoch: int, backup: bytes, 
         listener.settimeout(MOMENT)
         while missing := [address for number, address in others.items() if not waits(number)]:
             if time.monotonic() > end:
-                raise UserError(
-                    f"{' and '.join(missing)} did not come within {patience:g} s; start all hosts, each with its own "
-                    "index in TF_CONFIG"
-                )
+                raise UserError(f"{' and '.join(missing)} did not come within {patience:g} s; start all hosts")
             with suppress(*NOT_OURS), ExitStack() as visit:
                 connection = visit.enter_context(listener.accept()[0])
                 connection.settimeout(MOMENT)

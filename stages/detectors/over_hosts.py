@@ -104,7 +104,7 @@ def fit(
     except (tf.errors.UnavailableError, tf.errors.InternalError, tf.errors.AbortedError) as error:
         if isinstance(error, tf.errors.InternalError) and not re.search("is aborted by|peer|remote", error.message):
             raise  # a kernel of this host failed
-        reason = error.message.splitlines()[0].rpartition("}} ")[2]  # before it, the name of an operation
+        reason = error.message.partition("\n")[0].rpartition("}} ")[2]  # before it, the name of an operation
         raise UserError(
             f"another host went away ({reason}); start all of them again: training goes on from its last whole epoch"
         ) from None

@@ -30,7 +30,10 @@ def start(*arguments):
 def train(*arguments):
     """The exit code, and what it says."""
     process = start(*arguments)
-    said, _ = process.communicate(timeout=300)
+    try:
+        said, _ = process.communicate(timeout=300)
+    finally:
+        process.kill()
     return process.returncode, said
 
 
@@ -74,7 +77,7 @@ def test_a_worker_that_is_killed_takes_its_stage_with_it_and_the_run_ends_in_a_s
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 1, said
     assert "failed:\nThe actor died" in said
-    assert said.splitlines()[-1].startswith("error: 2 of 2 workers failed; what they said is above")
+    assert said.splitlines()[-1].startswith("error: 2 of 2 workers failed; mend what they say above")
     assert "Traceback" not in said
 
 
@@ -91,7 +94,7 @@ def test_what_the_workers_that_fail_say_is_shown(tmp_path, monkeypatch):
     assert code == 1
     assert said.count("error: params.yaml is missing") == 2
     assert "\nworker 1, " in said
-    assert "error: 2 of 2 workers failed; what they said is above" in said
+    assert "error: 2 of 2 workers failed; mend what they say above" in said
     assert "Traceback" not in said
 
 
