@@ -3,6 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+unexport PYTHONDONTWRITEBYTECODE  # pip leaves it to the first import, of what is imported at all
 
 RUNTIME := .venv/.runtime$(if $(GPU),-gpu)
 DEV := .venv/.dev

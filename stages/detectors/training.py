@@ -205,9 +205,9 @@ class Backup(keras.callbacks.Callback):
 
     def restore(self, model: "keras.Model") -> None:
         """Give a compiled model its backup, if there is one."""
+        with model.distribute_strategy.scope():  # or Keras would trace the first step twice, to make its variables
+            model.optimizer.build(model.trainable_variables)
         if done := completed_epochs(self.scratch):
-            with model.distribute_strategy.scope():
-                model.optimizer.build(model.trainable_variables)
             model.load_weights(self.file(done))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
