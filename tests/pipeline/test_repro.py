@@ -306,6 +306,7 @@ def test_a_new_set_to_test_on_trains_nothing(experiment: Path) -> None:
     table = pd.read_csv(experiment / f"plots/detectors/{name}/sets.csv").set_index("set")
     assert table[["generator", "seen", "n"]].fillna("").to_dict("index") == {
         "test": {"generator": "", "seen": True, "n": 20},
+        "faces": {"generator": "", "seen": True, "n": 20},
         "others": {"generator": "of other faces", "seen": False, "n": 16},
     }
     leave(experiment)
