@@ -33,8 +33,14 @@ def main() -> None:
             "--workers=1",
             "--uvicorn-opts=--log-level=critical",
         ],
-        # The address not in the command, which others can read; and no processes for jobs, which are not for us.
-        env={**os.environ, "MLFLOW_BACKEND_STORE_URI": uri, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        # The address not in the command, which others can read; no processes for jobs, and no warnings of libraries, for
+        # neither is for us.
+        env={
+            **os.environ,
+            "MLFLOW_BACKEND_STORE_URI": uri,
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "PYTHONWARNINGS": "ignore",
+        },
     )
     while server.poll() is None:
         try:
