@@ -85,10 +85,11 @@ def disturb(project: Path, moments: random.Random, killed: Counter[str]) -> None
             at_work = next(iter(stages.values()), "DVC")
             if moments.random() < 1 / (1 + killed[at_work]):  # so that every stage gets its share, the short ones too
                 break
-        victim = moments.choice([psutil.Process(dvc.pid), *stages])
+        names = {psutil.Process(dvc.pid): "DVC", **stages}
+        victim = min(names, key=lambda process: killed[names[process]])
         with suppress(psutil.NoSuchProcess):
             victim.kill()
-            killed[stages.get(victim, "DVC")] += 1
+            killed[names[victim]] += 1
         dvc.communicate()
         _, outlived = psutil.wait_procs(below, timeout=10)
         assert not outlived, "a stage or one of its workers outlived DVC"
