@@ -33,8 +33,8 @@ def main() -> None:
             "--workers=1",
             "--uvicorn-opts=--log-level=critical",
         ],
-        # The address not in the command, which others can read; no processes for jobs, and no warnings of libraries, for
-        # neither is for us.
+        # The address not in the command, which others can read; and no processes for jobs and warnings of libraries,
+        # which are not for us.
         env={
             **os.environ,
             "MLFLOW_BACKEND_STORE_URI": uri,
