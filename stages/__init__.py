@@ -22,6 +22,7 @@ stages/tracking/   MLflow, as a mirror of the files, its registry and server; al
 ``files``          the one way in which a stage publishes a file: whole or not at all
 ``progress``       how far a loop is: a bar, or lines where there is no terminal
 ``lifetime``       a stage ends with DVC, and a worker with its stage
+``cluster``        how the two commands for Ray join a cluster, and how long they wait
 =================  ====================================================================================================
 
 Conventions: label 1 is *fake* (the positive class), 0 is *real*; a score is P(fake) in [0, 1]; an image is RGB, uint8,

@@ -34,8 +34,7 @@ def main() -> None:
     preset = {key: value for name in arguments.names for key, value in leaves(read(preset_file(name), yaml))}
     names, verb = " and ".join(arguments.names), "adds" if len(arguments.names) == 1 else "add"
     params = read(PARAMS, yaml)
-    for name in added_sets(preset, params):
-        params["sets"][name] = {}
+    require_sets(preset, params)
     added = [key for key, value in preset.items() if put(params, key, value)]
     if arguments.overrides:
         if added:
@@ -71,17 +70,16 @@ def leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", value
 
 
-def added_sets(preset: dict[str, Any], params: Any) -> list[str]:
-    """The sets that a preset brings along. Raises :class:`UserError` for one that it only changes, and that is gone."""
+def require_sets(preset: dict[str, Any], params: Any) -> None:
+    """Raise :class:`UserError` where a preset changes a set that params.yaml lacks, and does not bring it along."""
     named = dict.fromkeys(key.split(".")[1] for key in preset if key.startswith("sets."))
-    added = [name for name in named if name not in params["sets"]]
-    for name in added:
-        if not {f"sets.{name}.source", f"sets.{name}.use"} <= set(preset):
+    for name in named:
+        whole = {f"sets.{name}.source", f"sets.{name}.use"} <= set(preset)
+        if name not in params["sets"] and not whole:
             raise UserError(
                 f"the preset changes the set {name}, which params.yaml does not have; give this name to the set that "
                 "is meant, and run again"
             )
-    return added
 
 
 def put(params: Any, key: str, value: Any) -> bool:
