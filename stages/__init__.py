@@ -7,11 +7,11 @@ the stages above them and meet only through arrays, paths and dataclasses.
 =================  ====================================================================================================
 stages/            one module a stage, in the order of the data: ``params``, ``look``, ``download``, ``weights``,
                    ``index``, ``audit``, ``split``, ``preprocess``, ``baseline``, ``finetune``, ``score``,
-                   ``evaluate``, ``explain``, ``compare``, ``report``, ``export``; ``preset``, ``pretrained``,
-                   ``predict``, ``demo``, ``judge_archive`` and ``train_on_ray`` are commands for people
+                   ``evaluate``, ``explain``, ``compare``, ``report``; ``preset``, ``pretrained``, ``predict``,
+                   ``demo``, ``judge_archive`` and ``train_on_ray`` are commands for people
 stages/sources/    where faces come from: our own sample, a folder, Kaggle
 stages/faces/      the archive, its images, the index, the manifest, the shards and the batches made of them
-stages/detectors/  one module a backbone, the head, the training loop, the device
+stages/detectors/  one module a backbone, the head, the training loop, the device, the export
 stages/scoring/    figures, curves, thresholds, calibration and intervals, from scores alone
 stages/evidence/   which answers to explain, the check of their evidence, the sheet of faces
 stages/reporting/  the report's figures, sentences and templates; the leaderboard drawn

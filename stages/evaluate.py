@@ -3,8 +3,8 @@
 Reads ``data/scores/M-P.parquet`` and ``data/models/M-P.json``, the training record. Everything that is chosen (the
 thresholds, the calibration) is chosen on the validation images; every figure is of other images. Writes
 
-- ``data/calibration/M-P.json``: how to read the detector's logits, for whatever shows a probability to a person, and
-  how often its answers were wrong on the test images;
+- ``data/exported/M-P/calibration.json``: how to read the detector's logits, for whatever shows a probability to a
+  person, and how often its answers were wrong on the test images;
 - ``data/figures/M-P.json``: the figures of the test images; ``metrics/M-P.json``: the headline, for DVC's tables;
 - in ``plots/detectors/M-P/``, of the test images ``roc.csv``, ``pr.csv``, ``scores.csv`` (histogram),
   ``confusion.csv``, ``report.csv`` (per class), ``operating_points.csv``, ``answers.csv`` (real, uncertain, fake) and
@@ -238,7 +238,7 @@ def main() -> None:
             if "threshold" in table:  # four digits would turn 0.99996 into 1
                 table["threshold"] = table["threshold"].map("{:.6g}".format, na_action="ignore")
             table.to_csv(part / f"{plot}.csv", index=False, float_format="%.4g")
-    calibration.write(f"data/calibration/{name}.json", measured(reading, sets[0]))
+    calibration.write(f"data/exported/{name}/calibration.json", measured(reading, sets[0]))
     write_json(f"data/figures/{name}.json", metrics)
     write_json(f"metrics/{name}.json", figures.headline(metrics))
     summarise(name, metrics, points)

@@ -1,65 +1,66 @@
 """Stage `explain`: what one detector's answers rest on, and a check whether that is true.
 
-Reads ``data/models/M-P.keras``, the test images in ``data/shards/``, their ``data/scores/M-P.parquet``, and
-``data/calibration/M-P.json``. A logit is the mean, over the places of an image, of the evidence there
-(:func:`stages.detectors.assembly.with_evidence`); here evidence counts from the threshold, so that its mean is above 0
-where the answer is fake. Writes, in ``data/explanations/M-P/``, ``sheet.jpg``, faces with their evidence (right answers
-drawn by a seed, and the most confident wrong ones), ``explanations.json``, what the sheet shows and the figures of the
-check, and ``deletion.csv``, the check: what answers lose when the places that speak most for them are deleted, and what
-when as many random ones are.
+Reads ``data/exported/M-P/``, the detector as it judges photos, its ``data/scores/M-P.parquet``, and the test images
+that it shows, out of ``data/raw/`` by ``data/index/``, as shards hold them. A logit is the mean, over the places of an
+image, of the evidence there (:func:`stages.detectors.assembly.with_evidence`); here evidence counts from the threshold,
+so that its mean is above 0 where the answer is fake. Writes, in ``data/explanations/M-P/``, ``sheet.jpg``, faces with
+their evidence (right answers drawn by a seed, and the most confident wrong ones), ``explanations.json``, what the sheet
+shows and the figures of the check, and ``deletion.csv``, the check: what answers lose when the places that speak most
+for them are deleted, and what when as many random ones are. No TensorFlow.
 """
 
 import textwrap
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
+from PIL import Image
 from scipy.special import logit as logit_of
 
-from stages.backend import tf
-from stages.detectors import assembly
-from stages.detectors.device import prepare
 from stages.errors import UserError, run
 from stages.evidence import choice, deletion, sheet
-from stages.faces import shards
-from stages.files import publish, write_json
-from stages.params import detector_argument, load
+from stages.faces import archive, processing, records
+from stages.faces.image import decode
+from stages.files import publish, reading, write_json
+from stages.params import Params, detector_argument, load
+from stages.photos import exported
+from stages.photos.exported import Detector
 from stages.progress import progress
-from stages.scoring import calibration, intervals, scores
+from stages.scoring import intervals, scores
+from stages.scoring.calibration import Calibration
 
 NAME = 26  # characters of a file's name that fit under a face
 NOTE = 100  # characters that fit into a line of the notes
 
 Pixels = NDArray[np.float32]  # (n, size, size, 3), RGB in 0–255
 Numbers = NDArray[np.float64]
-Network = Callable[[Pixels], tuple[Numbers, Numbers]]  # to logits (n,) and evidence (n, h, w), in logits
 
 
 def main() -> None:
     """Show what one detector's answers rest on, and check it by deletion."""
-    detector = detector_argument(main.__doc__)
+    name = detector_argument(main.__doc__)
     params = load()
-    test = scores.read(f"data/scores/{detector}.parquet", "test")
-    calibrated = calibration.read(f"data/calibration/{detector}.json")
-    prepare("float32", params.explain.seed)
+    test = scores.read(f"data/scores/{name}.parquet", "test")
+    detector = exported.load(exported.FOLDER / name)
+    calibrated = detector.calibration
 
     called_fake = test.score >= calibrated.threshold
     generator = np.random.default_rng(params.explain.seed)
     kinds = choice.kinds(test.label, test.logit, called_fake, params.explain.images, generator)
     probes = choice.probes(called_fake, params.explain.deletion_images, generator)
     chosen = np.unique(np.concatenate([probes, *(kind.shown for kind in kinds)]))
-    images = _images(test.member[chosen], params.image.size, params.score.batch_size)
-    network = _network(Path(f"data/models/{detector}.keras"), params.score.batch_size)
-    logits, evidence = network(images)
+    images = faces(test.member[chosen].tolist(), params)
+    logits, evidence = judged(detector, images)
     evidence -= logit_of(calibrated.threshold)
     face = {number: (images[i], evidence[i], logits[i]) for i, number in enumerate(chosen)}
 
     drops = np.stack(
         [
-            _drops(network, *face[number], bool(called_fake[number]), generator)
-            for number in progress(probes, desc=f"{detector}, deletion", unit="image")
+            _drops(detector, *face[number], bool(called_fake[number]), generator)
+            for number in progress(probes, desc=f"{name}, deletion", unit="image")
         ]
     )
     check = _check(drops, called_fake[probes], params.evaluate.confidence)
@@ -72,10 +73,10 @@ def main() -> None:
         )
         for kind in kinds
     ]
-    with publish(f"data/explanations/{detector}/sheet.jpg") as part:
-        sheet.draw(sheets, f"{detector}: what its answers rest on", _notes(check), part)
+    with publish(f"data/explanations/{name}/sheet.jpg") as part:
+        sheet.draw(sheets, f"{name}: what its answers rest on", _notes(check), part)
     write_json(
-        f"data/explanations/{detector}/explanations.json",
+        f"data/explanations/{name}/explanations.json",
         {
             "n": len(test.label),
             "threshold": calibrated.threshold,
@@ -83,48 +84,39 @@ def main() -> None:
             "deletion": check,
         },
     )
-    with publish(f"data/explanations/{detector}/deletion.csv") as part:
+    with publish(f"data/explanations/{name}/deletion.csv") as part:
         table = deletion.curves(drops, evidence[0].size, params.evaluate.confidence)
         table.to_csv(part, index=False, float_format="%.4g")
-    print(f"{detector}: {check['sentence']}")
+    print(f"{name}: {check['sentence']}")
 
 
-def _images(members: NDArray[np.str_], size: int, batch_size: int) -> Pixels:
-    """The test images of these names, in their order; of all others, no more than a batch is held."""
-    folders = [
-        shards.folder("test", name) for name in dict.fromkeys(member.split("/")[0] for member in members.tolist())
-    ]
-    place = {member: number for number, member in enumerate(members.tolist())}
-    found: dict[int, NDArray[np.float32]] = {}
-    batches = shards.faces(folders, size=size, batch_size=batch_size)
-    for batch, _, names in progress(batches, desc="looking for test images", unit="batch", leave=False):
-        for row, name in enumerate(names.numpy()):
-            if (number := place.get(name.decode())) is not None:
-                found[number] = batch[row].numpy().astype(np.float32)
-    if missing := set(place.values()) - set(found):
+def faces(members: Sequence[str], params: Params) -> Pixels:
+    """The test images of these names (set/name), in their order, as detectors see them."""
+    found: dict[str, Pixels] = {}
+    for name in dict.fromkeys(member.partition("/")[0] for member in members):
+        wanted = [member.partition("/")[2] for member in members if member.startswith(f"{name}/")]
+        index = Path(f"data/index/{name}.parquet")
+        with reading(index):
+            rows = pd.read_parquet(index, filters=[("verdict", "==", "ok"), ("member", "in", wanted)])
+        with archive.open_archive(Path(f"data/raw/{name}.zip")) as zipped:
+            for data, _, member in records.read(name, zipped, rows, **params.image.processing):
+                picture = processing.whole(Image.fromarray(decode(data)), params.image.size, None)
+                found[member] = np.asarray(picture, np.float32)
+    if missing := [member for member in members if member not in found]:
         raise UserError(
-            f"data/shards/test has no image {members[min(missing)]}, though it was scored; score anew with `dvc repro`"
+            f"data/index does not know {missing[0]} as sound, though it was scored; score anew with `dvc repro`"
         )
-    return np.stack([found[number] for number in range(len(members))])
+    return np.stack([found[member] for member in members])
 
 
-def _network(path: Path, batch_size: int) -> Network:
-    """A saved detector as a function of any number of images, which it takes in batches."""
-    model = assembly.with_evidence(assembly.load(path))
-    any_number = tf.TensorSpec((None, None, None, 3), tf.float32)  # or each number of images is traced anew
-    answers = tf.function(lambda images: model(images, training=False), input_signature=[any_number])
-
-    def network(images: Pixels) -> tuple[Numbers, Numbers]:
-        starts = range(0, len(images), batch_size)
-        parts = [answers(images[start : start + batch_size]) for start in starts]
-        logits, evidence = (np.concatenate(part).astype(np.float64) for part in zip(*parts, strict=True))
-        return logits[:, 0], evidence
-
-    return network
+def judged(detector: Detector, images: Pixels) -> tuple[Numbers, Numbers]:
+    """Of each image the logit (n,) and the evidence (n, h, w), in logits."""
+    logits, evidence, _ = zip(*map(detector.network, images), strict=True)
+    return np.array(logits, np.float64), np.array(evidence, np.float64)
 
 
 def _drops(
-    network: Network,
+    detector: Detector,
     image: NDArray[np.float32],
     evidence: Numbers,
     logit: float,
@@ -136,7 +128,7 @@ def _drops(
     deleted = deletion.plan(towards * evidence, generator)
     # On a map of few places random orders often delete the same ones.
     different, which = np.unique(deleted.reshape(-1, *evidence.shape), axis=0, return_inverse=True)
-    logits, _ = network(deletion.without(image, different))
+    logits, _ = judged(detector, deletion.without(image, different))
     return (towards * (logit - logits))[which].reshape(deleted.shape[:2])
 
 
@@ -163,7 +155,7 @@ def _check(drops: Numbers, called_fake: NDArray[np.bool_], confidence: float) ->
     }
 
 
-def _row(test: scores.Scores, calibrated: calibration.Calibration, number: int) -> dict[str, Any]:
+def _row(test: scores.Scores, calibrated: Calibration, number: int) -> dict[str, Any]:
     """What there is to say about a test image, by its number."""
     return {
         "member": str(test.member[number]),

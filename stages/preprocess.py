@@ -8,7 +8,7 @@ PNG of the pixels that the index saw. A member's name begins with that of its se
 many images had no face and, of processed ones, how well the classes can still be told apart without looking at one.
 """
 
-from itertools import chain, islice
+from itertools import chain, islice, starmap
 from pathlib import Path
 
 import pandas as pd
@@ -38,7 +38,7 @@ def main() -> None:
             with publish(shards.folder(split, name)) as part:
                 part.mkdir()
                 stream = progress(
-                    records.read(name, faces, shuffled, **params.image.processing),
+                    starmap(shards.Record, records.read(name, faces, shuffled, **params.image.processing)),
                     total=len(shuffled),
                     desc=f"{name}, {split} shards",
                     unit="image",

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from stages.detectors import assembly, device
+from stages.detectors.export import converted
 from stages.errors import UserError, run
-from stages.export import converted
 from stages.faces import shards
 from stages.files import commit, publish, read_json, reading, sha256, write_json
 from stages.photos import exported

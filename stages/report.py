@@ -1,12 +1,12 @@
 """Stage `report`: one page that answers "would this detector work for me?", and a model card for each detector.
 
 Reads what the stages before it published: ``metrics/data.json``, ``plots/``, ``data/figures/``,
-``data/leaderboard.json``, ``data/models/M-P.json``, ``data/calibration/``, ``data/explanations/``,
-``data/raw/`` and ``data/contact_sheets/``. Writes
+``data/leaderboard.json``, ``data/models/M-P.json``, ``data/exported/``, ``data/explanations/``, ``data/raw/`` and
+``data/contact_sheets/``. Writes
 ``data/report/index.html``, which needs no network and prints well, and ``data/report/M-P.md``, a model card (Mitchell
 et al. 2019, arXiv:1810.03993) with the front matter that model hubs read. The page shows faces, so both lie under
-``data/``. Nothing is computed anew: every number is one of those files', rounded. As the last stage (it waits for the
-exports), it shows MLflow what there is, and says what comes next.
+``data/``. Nothing is computed anew: every number is one of those files', rounded. As the last stage, it shows MLflow
+what there is, and says what comes next.
 """
 
 import base64
@@ -88,7 +88,7 @@ def read_detector(name: str) -> dict[str, Any]:
         "name": name,
         "metrics": read_json(f"data/figures/{name}.json"),
         "record": read_json(f"data/models/{name}.json"),
-        "calibration": read_json(f"data/calibration/{name}.json"),
+        "calibration": read_json(f"data/exported/{name}/calibration.json"),
         "explanations": read_json(f"data/explanations/{name}/explanations.json"),
         "deletion": pd.read_csv(f"data/explanations/{name}/deletion.csv"),
         **{table: pd.read_csv(f"plots/detectors/{name}/{table}.csv", dtype={"level": str}) for table in TABLES},

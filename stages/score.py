@@ -1,6 +1,7 @@
-"""Stage `score`: the only forward passes after training. One row an image and condition.
+"""Stage `score`: export a detector, and judge every face with it: one row an image and condition.
 
-Reads ``data/shards/``, ``data/models/M-P.keras`` and its ``.npz``; writes ``data/scores/M-P.parquet`` with ``set``,
+Reads ``data/shards/``, ``data/models/M-P.keras``, its ``.npz`` and its record; writes ``data/exported/M-P/``, which
+judges a face without TensorFlow (:mod:`stages.detectors.export`), and ``data/scores/M-P.parquet`` with ``set``,
 ``split`` (valid; test; or unseen: test images of a set, or of a class of it, that the detector did not learn from),
 ``condition`` ("clean": the image as it is; else a kind of corruption and its strength, such as "jpeg 50"), ``member``,
 ``label`` (1 fake, 0 real), ``logit``, ``score`` = P(fake), and ``distance`` from the training faces.
@@ -23,6 +24,7 @@ import pandas as pd
 
 from stages.backend import keras, tf
 from stages.detectors import assembly, device
+from stages.detectors.export import export
 from stages.errors import run
 from stages.faces import corruptions, layout, shards
 from stages.files import digest, hold, project_root, publish, reading
@@ -53,15 +55,18 @@ class Pass:
 
 
 def main() -> None:
-    """Score all faces with one detector."""
+    """Export one detector, and score all faces with it."""
     name = detector_argument(main.__doc__)
     params = load()
     model, axes = (Path(f"data/models/{name}.{kind}") for kind in ("keras", "npz"))
     device.prepare("float32", params.training.seed)
     strategy = device.distribution()
     with strategy.scope():
-        detector = assembly.with_distance(assembly.with_logits(assembly.load(model)), axes)
-        network = device.spread(keras.Model(detector.input, keras.ops.concatenate(detector.outputs, axis=1)), strategy)
+        detector = assembly.with_distance(assembly.with_evidence(assembly.load(model)), axes)
+        logits, _, distances = detector.outputs
+        answers = keras.Model(detector.input, keras.ops.concatenate([logits, distances], axis=1))
+    network = device.spread(answers, strategy)
+    export(detector, model, params.image)
 
     scratch = project_root() / ".scratch" / "scores" / name
     common = digest(model, axes, CODE, params.image.size, [version(library) for library in ("tensorflow", "keras")])

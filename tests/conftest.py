@@ -144,11 +144,12 @@ def bright(tmp_path_factory, write_params, write_shards, png):
     """
     from scipy.special import expit, logit
 
-    from stages import export
     from stages.backend import keras
-    from stages.detectors import assembly
+    from stages.detectors import assembly, device
+    from stages.detectors.export import export
     from stages.faces import shards
     from stages.files import write_json
+    from stages.params import load
     from stages.scoring import calibration
 
     def backbone(weights=None):
@@ -162,6 +163,7 @@ def bright(tmp_path_factory, write_params, write_shards, png):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         write_params()
+        device.prepare("float32", 0)
         write_json("data/raw/faces.json", {"source": "folder"})
         write_json("data/leaderboard.json", {"champion": "densenet121-baseline"})
         greys = [png(np.full((64, 64, 3), level, np.uint8)) for level in range(0, 256, 17)]
@@ -170,15 +172,16 @@ def bright(tmp_path_factory, write_params, write_shards, png):
             write_json(f"data/models/densenet121-{phase}.json", {"weights": {"source": "imagenet"}})
             top = assembly.head(np.full(3, 127.5), np.full(3, 127.5**2))
             top.get_layer("logit").set_weights([np.full((3, 1), steepness / 3), np.zeros(1)])
-            assembly.save(module, backbone(), top, Path(f"data/models/densenet121-{phase}.keras"))
-            np.savez(f"data/models/densenet121-{phase}.npz", kernel=[[0.02], [-0.02], [0]], bias=[0])
+            path = Path(f"data/models/densenet121-{phase}.keras")
+            assembly.save(module, backbone(), top, path)
+            np.savez(path.with_suffix(".npz"), kernel=[[0.02], [-0.02], [0]], bias=[0])
+            detector = assembly.with_distance(assembly.with_evidence(assembly.load(path)), path.with_suffix(".npz"))
+            export(detector, path, load().image)
             low, high = expit(2 * logit([0.3, 0.7]))
             reading = calibration.Calibration(
                 2.0, 0.0, 0.5, float(low), float(high), 0.05, 0.5, 100, unlike_from=6 / steepness
             )
-            calibration.write(f"data/calibration/densenet121-{phase}.json", reading)
-            patch.setattr(sys, "argv", ["export", "densenet121", phase])
-            export.main()
+            calibration.write(f"data/exported/densenet121-{phase}/calibration.json", reading)
     return folder
 
 

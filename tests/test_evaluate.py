@@ -184,7 +184,7 @@ def test_calibration_comes_from_the_validation_images_and_is_kept_for_others(
 ) -> None:
     metrics = run_evaluate()
     valid, test = clean(scores, "valid"), clean(scores, "test")
-    kept = calibration.read(f"data/calibration/{NAME}.json")
+    kept = calibration.read(f"data/exported/{NAME}/calibration.json")
     fitted = calibration.fit(valid["label"].to_numpy(), valid["logit"].to_numpy(np.float64), metrics["threshold"], 0.05)
     unmeasured = {"n_test": 0, "n_answered": 0, "unlike_from": math.inf}
     unmeasured |= {f"{name}{end}": math.nan for name in ("wrong", "marked") for end in ("", "_low", "_high")}
@@ -200,7 +200,7 @@ def test_what_the_answers_were_worth_is_counted_on_the_test_images_and_kept(
     scores: pd.DataFrame, run_evaluate: Callable[[], dict[str, Any]]
 ) -> None:
     run_evaluate()
-    kept, test = calibration.read(f"data/calibration/{NAME}.json"), clean(scores, "test")
+    kept, test = calibration.read(f"data/exported/{NAME}/calibration.json"), clean(scores, "test")
     score = 1 / (1 + np.exp(-test["logit"].to_numpy(np.float64)))
     called_real, called_fake = score < kept.real_below, score >= kept.fake_from
     wrong = (called_real & (test["label"] == 1)).sum() + (called_fake & (test["label"] == 0)).sum()
@@ -219,7 +219,7 @@ def test_at_most_five_percent_of_the_validation_images_are_marked_and_how_many_o
     scores.loc[missed, "distance"] = [2, 2, 2, 0]
     scores.to_parquet(SCORES)
     run_evaluate()
-    kept, table = calibration.read(f"data/calibration/{NAME}.json"), read_plot("sets", "set")
+    kept, table = calibration.read(f"data/exported/{NAME}/calibration.json"), read_plot("sets", "set")
     scores = scores.astype({"distance": np.float64})
     valid, test, other = (clean(scores, split) for split in ("valid", "test", "unseen"))
     assert (valid["distance"] >= kept.unlike_from).sum() == 2  # 5 % of 61 gaps are three: the third largest is not
@@ -237,7 +237,7 @@ def test_too_few_validation_images_to_choose_by_mark_none(
 ) -> None:
     scores.drop(index=scores.index[18:60]).to_parquet(SCORES)
     run_evaluate()
-    assert json.loads(Path(f"data/calibration/{NAME}.json").read_text())["unlike_from"] is None
+    assert json.loads(Path(f"data/exported/{NAME}/calibration.json").read_text())["unlike_from"] is None
     assert (read_plot("sets", "set")["marked"] == 0).all()
 
 

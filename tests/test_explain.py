@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,11 @@ import pytest
 from PIL import Image
 
 from stages import explain
-from stages.backend import keras
-from stages.detectors import assembly
+from stages.detectors import assembly, export
 from stages.errors import UserError
-from stages.faces import shards
+from stages.faces import archive
+from stages.files import write_json
+from stages.photos import exported
 from stages.scoring import calibration
 
 MODEL, PHASE = "resnet50", "baseline"
@@ -26,7 +28,6 @@ FALSE_ALARMS, MISSES = (0, 2), (1,)  # their numbers; even faces are real, odd o
 SETTINGS = {
     "image.size": SIDE,
     "image.crop": SIDE,
-    "score.batch_size": 8,
     "explain.images": 2,
     "explain.deletion_images": 12,
     "explain.seed": 3,
@@ -64,34 +65,53 @@ def detector(toy):
         backbone.get_layer(name).set_weights([kernel, bias])
     top = assembly.head(np.zeros(8), np.ones(8))
     top.get_layer("logit").set_weights([np.array([64, -64, 0, 0, 0, 0, 0, 0], np.float32)[:, np.newaxis], np.zeros(1)])
-    assembly.save(toy, backbone, top, Path(f"data/models/{NAME}.keras"))
+    path = Path(f"data/models/{NAME}.keras")
+    assembly.save(toy, backbone, top, path)
+    np.savez(path.with_suffix(".npz"), kernel=np.eye(8)[:, :2], bias=[0, 0])
+    return assembly.with_distance(assembly.with_evidence(assembly.load(path)), path.with_suffix(".npz"))
+
+
+def pack(name, faces):
+    """Write the archive of a set, of PNGs by their names, and its index."""
+    Path("data/raw").mkdir(exist_ok=True)
+    Path("data/index").mkdir(exist_ok=True)
+    with zipfile.ZipFile(f"data/raw/{name}.zip", "w") as written:
+        for member, content in faces.items():
+            written.writestr(member, content)
+    with archive.open_archive(f"data/raw/{name}.zip") as packed:
+        places = [place for place, _ in packed.members()]
+    index = {"member": list(faces), "place": places, "label": 0, "encoding": "original", "verdict": "ok"}
+    pd.DataFrame(index).to_parquet(f"data/index/{name}.parquet")
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory, write_params, write_shards, png, toy):
+def made(tmp_path_factory, write_params, png, toy):
     """A project with the detector, its test images, their scores and a calibration; tests copy it."""
     project = tmp_path_factory.mktemp("explain")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project)
         write_params(SETTINGS)
-        detector(toy)
+        network = detector(toy)
         faces = [face(number) for number in range(TEST)]
-        records = [shards.Record(png(pixels), label, member(number)) for number, (pixels, label) in enumerate(faces)]
+        files = {member(number): png(pixels) for number, (pixels, _) in enumerate(faces)}
         for name in ("f", "g"):
-            write_shards("test", name, [record for record in records if record.member.startswith(name)], 16)
-        network = assembly.with_logits(assembly.load(Path(f"data/models/{NAME}.keras")))
-        logit = np.ravel(network(np.stack([pixels for pixels, _ in faces]).astype(np.float32)))
-        scores = {"set": "f", "split": "test", "condition": "clean", "member": [record.member for record in records]}
+            pack(name, {path[2:]: content for path, content in files.items() if path.startswith(name)})
+        logit = np.ravel(network(np.stack([pixels for pixels, _ in faces]).astype(np.float32))[0])
+        scores = {"set": "f", "split": "test", "condition": "clean", "member": list(files)}
         scores |= {"label": np.array([label for _, label in faces], np.int8), "logit": logit, "distance": 1.0}
         Path("data/scores").mkdir()
         pd.DataFrame(scores | {"score": 1 / (1 + np.exp(-logit))}).to_parquet(f"data/scores/{NAME}.parquet")
+        folder = Path(f"data/exported/{NAME}")
         reading = calibration.fit(np.array([0, 1], np.int8), np.array([-2.0, 2.0]), 0.5, 0.05)
-        calibration.write(f"data/calibration/{NAME}.json", reading)
+        calibration.write(folder / "calibration.json", reading)
+        (folder / "network.tflite").write_bytes(export.converted(network, SIDE))
+        facts = {"detector": NAME, "size": SIDE, "source": "folder", "weights": "imagenet", "sha256": "ab" * 32}
+        write_json(folder / "detector.json", facts)
     return project
 
 
 @pytest.fixture
-def run(made, tmp_path, monkeypatch, write_params, command, float32):
+def run(made, tmp_path, monkeypatch, write_params, command):
     """A function that runs the stage in a copy of the project, with some keys changed."""
     shutil.copytree(made, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
@@ -105,13 +125,18 @@ def run(made, tmp_path, monkeypatch, write_params, command, float32):
 
 
 def misled(distort):
-    """``with_evidence``, its maps distorted."""
+    """``exported.network``, its maps distorted."""
 
-    def with_evidence(model, honest=assembly.with_evidence):
-        network = honest(model)
-        return keras.Model(network.input, [network.output[0], distort(network.output[1])])
+    def network(path, threads, honest=exported.network):
+        judge = honest(path, threads)
 
-    return with_evidence
+        def judged(image):
+            logit, evidence, distance = judge(image)
+            return logit, distort(evidence), distance
+
+        return judged
+
+    return network
 
 
 def test_the_sheet_shows_drawn_right_answers_and_every_mistake(run):
@@ -128,7 +153,7 @@ def test_the_sheet_shows_drawn_right_answers_and_every_mistake(run):
     assert shown["misses"] == ["f/01.png"]
     assert len(shown["right_real"]) == len(shown["right_fake"]) == 2
     (miss,) = kinds["misses"]["faces"]
-    reading = calibration.read(f"data/calibration/{NAME}.json")
+    reading = calibration.read(f"data/exported/{NAME}/calibration.json")
     assert miss["label"] == 1
     assert miss["logit"] == pytest.approx(-COLOURED, rel=NEAR)
     assert miss["probability"] == pytest.approx(float(reading.probability(miss["logit"])))
@@ -155,7 +180,7 @@ def test_deletion_by_a_true_map_costs_the_whole_answer_and_at_random_its_share(r
 
 @pytest.mark.parametrize("distort", [lambda maps: -maps, lambda maps: 0 * maps], ids=["negated", "empty"])
 def test_a_map_that_points_elsewhere_is_said_to_be_no_better_than_chance(run, monkeypatch, capsys, distort):
-    monkeypatch.setattr(assembly, "with_evidence", misled(distort))
+    monkeypatch.setattr(exported, "network", misled(distort))
     assert run()["deletion"]["low"] < 0.5
     assert "the map is no better than chance here" in capsys.readouterr().out
 
@@ -165,8 +190,8 @@ def test_evidence_counts_from_the_threshold(run, monkeypatch):
     monkeypatch.setattr(
         explain.sheet, "draw", lambda groups, *_: maps.update({g.title: g.faces for g in groups}) or 1 / 0
     )
-    reading = json.loads(Path(f"data/calibration/{NAME}.json").read_text())
-    Path(f"data/calibration/{NAME}.json").write_text(json.dumps(reading | {"threshold": 0.9}))
+    reading = json.loads(Path(f"data/exported/{NAME}/calibration.json").read_text())
+    Path(f"data/exported/{NAME}/calibration.json").write_text(json.dumps(reading | {"threshold": 0.9}))
     with pytest.raises(ZeroDivisionError):
         run()
     (miss,) = maps["Misses: fake, called real (all 1)"]
@@ -185,16 +210,18 @@ def test_the_same_parameters_give_the_same_bytes_and_another_seed_other_faces(ru
     assert run(seed=4)["kinds"][0]["faces"] != one["kinds"][0]["faces"]
 
 
-def test_a_scored_image_that_the_shards_lack_is_one_sentence_and_publishes_nothing(run):
+def test_a_scored_image_that_the_index_lacks_is_one_sentence_and_publishes_nothing(run):
     scores = pd.read_parquet(f"data/scores/{NAME}.parquet")
     scores.assign(member=scores["member"].replace("f/01.png", "f/99.png")).to_parquet(f"data/scores/{NAME}.parquet")
-    with pytest.raises(UserError, match=r"data/shards/test has no image f/99\.png, though it was scored; score anew"):
+    with pytest.raises(UserError, match=r"data/index does not know f/99\.png as sound, though it was scored"):
         run()
     assert not SHEET.exists()
     assert not DELETION.exists()
 
 
 def test_a_detector_that_was_not_evaluated_is_one_sentence(run):
-    Path(f"data/calibration/{NAME}.json").unlink()
-    with pytest.raises(UserError, match=r"calibration/.*json is missing; make it with `dvc repro`"):
+    Path(f"data/exported/{NAME}/calibration.json").unlink()
+    with pytest.raises(
+        UserError, match=rf"calibration.json is missing; make it again with `dvc repro evaluate@{NAME}`"
+    ):
         run()

@@ -123,6 +123,11 @@ def test_the_stages_leave_their_files_and_nothing_else(project):
             f"data/weights/{MODEL}.weights.h5",
             *[f"data/features/{MODEL}/{split}.{kind}.npy" for split in ("train", "valid") for kind in KINDS],
             *[f"data/models/{MODEL}-{phase}.{kind}" for phase in PHASES for kind in ("keras", "json", "npz")],
+            *[
+                f"data/exported/{MODEL}-{phase}/{name}"
+                for phase in PHASES
+                for name in ("network.tflite", "detector.json")
+            ],
             *[f"data/scores/{MODEL}-{phase}.parquet" for phase in PHASES],
             f"data/models/{MODEL}-finetune.csv",
         ]

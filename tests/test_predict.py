@@ -512,7 +512,7 @@ def test_a_part_that_is_missing_is_named_with_what_brings_it_back(project, comma
     with pytest.raises(UserError, match=rf"pretrained/{name} is missing; bring it back with `git restore pretrained`"):
         command(predict.main, "white.png", "--detector", "pretrained")
     Path("data/exported", CHAMPION, name).unlink()
-    with pytest.raises(UserError, match=rf"{CHAMPION}/{name} is missing; make it again with `dvc repro -s -f export@"):
+    with pytest.raises(UserError, match=rf"{CHAMPION}/{name} is missing; make it again with `dvc repro evaluate@"):
         command(predict.main, "white.png")
 
 

@@ -82,7 +82,7 @@ def test_licences_may_be_named(lay):
         (f"data/exported/{NAME}/detector.json", {"sha256": "0" * 64}, f"{NAME} was not made of .*; make it again with"),
         ("data/raw/greys.json", {"licence": None}, "the licence of greys is not known; give it"),
         (f"data/report/{NAME}.md", None, f"{NAME}.md is missing; make it with `dvc repro`"),
-        (f"data/exported/{NAME}/network.tflite", None, f"network.tflite is missing; .* export@{NAME}"),
+        (f"data/exported/{NAME}/network.tflite", None, f"network.tflite is missing; .* evaluate@{NAME}"),
     ],
 )
 def test_what_is_worthless_incomplete_or_without_a_licence_is_refused(lay, file, change, sentence):

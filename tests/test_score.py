@@ -15,13 +15,17 @@ from ruamel.yaml import YAML
 
 from stages import files, score
 from stages.backend import keras, tf
-from stages.detectors import assembly, device
+from stages.detectors import assembly, device, export
 from stages.faces import shards
 from stages.files import sha256
 
 ROOT = Path(__file__).parents[1]
 SIDE, NAME = 40, "resnet50-baseline"
 SPLITS = {"valid": 4, "test": 9}
+EXPORT = (  # what the export takes beside what makes scores
+    *("detectors/export.py", "faces/image.py", "photos/exported.py", "reporting/worth.py"),
+    *("scoring/calibration.py", "scoring/platt.py", "scoring/thresholds.py"),
+)
 CORRUPTIONS = {"jpeg": [90, 40], "blur": [1.0], "resize": [], "noise": [20.0], "social": []}
 
 
@@ -47,6 +51,7 @@ def project(tmp_path, monkeypatch, write_params, write_shards, toy, float32, noi
     top.get_layer("logit").set_weights([np.random.default_rng(0).normal(size=(8, 1)), np.zeros(1)])
     assembly.save(toy, toy.backbone(), top, Path(f"data/models/{NAME}.keras"))
     np.savez(f"data/models/{NAME}.npz", kernel=np.eye(8)[:, :2], bias=[0, 1])
+    files.write_json(f"data/models/{NAME}.json", {"weights": {"source": "random"}})
 
 
 def settings(leave_out=(), **changes):
@@ -133,7 +138,7 @@ def test_an_empty_limit_corrupts_all(scored, write_params):
     assert (scored()["condition"] == "blur 1").sum() == SPLITS["test"]
 
 
-def test_what_is_left_out_is_unseen_and_costs_no_pass(scored, write_params, passes):
+def test_what_is_left_out_is_unseen_and_costs_no_pass(scored, write_params, passes, write_shards, noise, png):
     scored()
     passes.clear()
     write_params(settings(leave_out=["faces/fake"]))
@@ -142,9 +147,11 @@ def test_what_is_left_out_is_unseen_and_costs_no_pass(scored, write_params, pass
     tested = table[(table["set"] == "faces") & (table["split"] != "valid")]
     assert set(zip(tested["label"], tested["split"], strict=True)) == {(0, "test"), (1, "unseen")}
     # A set that is left out altogether is not corrupted, for robustness is of what a detector learned.
-    Path("data/training.json").write_text('{"train": {}, "valid": {}}')
+    Path("data/training.json").unlink()
+    write_shards("valid", "learned", [shards.Record(png(noise(0, SIDE, SIDE)), 0, "learned/0")])
     write_params(settings(leave_out=["faces"]))
     table = scored()
+    table = table[table["set"] != "learned"]
     assert (set(table["split"]), set(table["condition"])) == ({"unseen"}, {"clean"})
     assert table["set"].value_counts().to_dict() == {"faces": 9, "other": 3}
 
@@ -186,7 +193,8 @@ def test_another_seed_changes_the_noise_and_another_model_everything(scored, wri
 
 def test_other_code_or_another_tensorflow_or_keras_changes_everything(scored, passes, monkeypatch):
     stage = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]["score"]
-    assert set(score.CODE) == {ROOT / file for file in stage["deps"] if file.startswith("stages/")}
+    code = {ROOT / file for file in stage["deps"] if file.startswith("stages/")}
+    assert set(score.CODE) == code - {ROOT / "stages" / file for file in EXPORT}
     for changed in (score.CODE[0], "tensorflow", "keras"):
         scored()
         passes.clear()
@@ -195,6 +203,23 @@ def test_other_code_or_another_tensorflow_or_keras_changes_everything(scored, pa
             patch.setattr(score, "version", lambda name, changed=changed: "" if name == changed else version(name))
             scored()
         assert len(passes) == 7
+
+
+def test_the_detector_that_scores_is_exported_and_its_earlier_calibration_goes(scored, capsys):
+    folder = Path(f"data/exported/{NAME}")
+    files.write_json(folder / "calibration.json", {"of": "an earlier network"})
+    scored()
+    assert sorted(path.name for path in folder.iterdir()) == ["detector.json", "network.tflite"]
+    assert files.read_json(folder / "detector.json")["sha256"] == sha256(f"data/models/{NAME}.keras")
+    assert f"{NAME}: exported" in capsys.readouterr().out
+
+
+def test_the_export_is_checked_against_true_float32(scored, monkeypatch):
+    monkeypatch.setattr(export, "deviation", lambda *_: 1 / 0)
+    tf.config.experimental.enable_tensor_float_32_execution(True)
+    with pytest.raises(ZeroDivisionError):
+        scored()
+    assert not tf.config.experimental.tensor_float_32_execution_enabled()
 
 
 def test_a_run_that_is_stopped_goes_on_where_it_was(scored, passes, monkeypatch):

@@ -31,10 +31,11 @@ LOADED_LATER = {
     "judge_archive": ALL - {"scipy", "fsspec"},
     "train_on_ray": ALL - {"scipy", "fsspec"},
     "evaluate": NETWORKS | TRACKING,
+    "explain": NETWORKS | TRACKING,
     "compare": NETWORKS | TRACKING,
     # These write shards or run networks.
     **dict.fromkeys(("preprocess", "weights", "baseline", "finetune"), TRACKING),
-    **dict.fromkeys(("score", "explain", "export", "pretrained"), TRACKING),
+    **dict.fromkeys(("score", "pretrained"), TRACKING),
 }
 
 

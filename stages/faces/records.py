@@ -12,16 +12,18 @@ import pandas as pd
 from stages.errors import UserError
 from stages.faces import archive, image, processing
 from stages.faces.layout import LABELS
-from stages.faces.shards import Record
 from stages.faces.zips import Zip
 
 THREADS = min(os.cpu_count() or 1, 16)  # Pillow leaves Python's lock to others while it decodes, resizes and encodes
 AHEAD = 2 * THREADS  # images that are read before they are wanted
 
 
-def read(name: str, faces: Zip, images: pd.DataFrame, *, size: int, jpeg: int | None, align: bool) -> Iterator[Record]:
+def read(
+    name: str, faces: Zip, images: pd.DataFrame, *, size: int, jpeg: int | None, align: bool
+) -> Iterator[tuple[bytes, int, str]]:
     """The images (columns member, place, label, encoding) out of the open archive of the set ``name``, in their order.
 
+    Of each its bytes, its label, and the set and its name in the archive: a :class:`stages.faces.shards.Record`.
     Without ``jpeg`` and ``align`` those whose encoding is ``original`` come as they are. All others come as
     :func:`stages.faces.processing.stored` makes them, and those in which it finds no face are left out. Raises
     :class:`UserError` where one that was sound when it was looked at is not any more, or where no face is found in all
@@ -52,7 +54,7 @@ def read(name: str, faces: Zip, images: pd.DataFrame, *, size: int, jpeg: int | 
                 without_face[label] += 1
             else:
                 kept[label] += 1
-                yield Record(stored, label, f"{name}/{member}")
+                yield stored, label, f"{name}/{member}"
     for kind, label in LABELS.items():
         if without_face[label] and not kept[label]:
             raise UserError(

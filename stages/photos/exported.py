@@ -1,8 +1,8 @@
-"""A detector as the stage `export` leaves it, or the repository brings it along: a folder with all that judging takes.
+"""A detector as the pipeline leaves it, or the repository brings it along: a folder with all that judging takes.
 
 ``network.tflite`` takes one RGB image, float32 1 × size × size × 3 in 0–255, and gives its logit, its evidence, the map
-whose mean is the logit, and its distance from the training faces. ``calibration.json`` says how to read logit and
-distance, ``detector.json`` whose they are.
+whose mean is the logit, and its distance from the training faces; ``detector.json`` says whose they are. Both come from
+the stage `score`. ``calibration.json``, from `evaluate`, says how to read logit and distance.
 """
 
 import os
@@ -99,7 +99,7 @@ def remedy(folder: Path) -> str:
     """What brings an incomplete or damaged folder back."""
     if folder == PRETRAINED:
         return f"bring it back with `git restore {PRETRAINED}`"
-    return f"make it again with `dvc repro -s -f export@{folder.name}`"
+    return f"make it again with `dvc repro evaluate@{folder.name}`"
 
 
 def network(path: Path, threads: int | None = None) -> Network:

@@ -1,13 +1,13 @@
 """Tracking: MLflow as a mirror of the files that the stages wrote, one run a detector.
 
-Files are the truth. This module reads them (``data/models/M-P.keras`` and its record, ``data/calibration/M-P.json``,
-``data/figures/M-P.json``, ``plots/detectors/M-P/``, ``data/raw/`` and, where they are there,
-``data/contact_sheets/``, ``data/explanations/M-P/`` and ``data/report/M-P.md``) and writes none, so it also sends what
-an absent server missed (``make track``) and what DVC restored from its cache without running. A run is found
-by the digest of its model. Its tag ``mirror_digest``, set last, is the digest of all that it shows: the same files are
-never sent twice, a run that was cut off is completed, and a new evaluation updates its run. It sends another copy of
-the model only where the calibration, which MLflow serves with it, has changed. At the end the winner is registered
-(``registry.py``).
+Files are the truth. This module reads them (``data/models/M-P.keras`` and its record,
+``data/exported/M-P/calibration.json``, ``data/figures/M-P.json``, ``plots/detectors/M-P/``, ``data/raw/`` and, where
+they are there, ``data/contact_sheets/``, ``data/explanations/M-P/`` and ``data/report/M-P.md``) and writes none, so it
+also sends what an absent server missed (``make track``) and what DVC restored from its cache without running. A run is
+found by the digest of its model. Its tag ``mirror_digest``, set last, is the digest of all that it shows: the same
+files are never sent twice, a run that was cut off is completed, and a new evaluation updates its run. It sends another
+copy of the model only where the calibration, which MLflow serves with it, has changed. At the end the winner is
+registered (``registry.py``).
 
 Copies of a project may send to one server at once. What each of them sends to one run is the same, so it is there once;
 of two runs (or models, or versions) that both have made, both keep the same one, and who made the other deletes it.

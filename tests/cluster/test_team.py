@@ -206,7 +206,7 @@ def test_a_second_clone_has_all_and_trains_nothing_though_the_store_refused_at_f
     assert "Running stage" not in typed(other, "dvc repro")
     assert "MLflow: 2 already there" in typed(other, "make -o .venv/.runtime track")
 
-    reading = other / "data/calibration/resnet50-baseline.json"
+    reading = other / "data/exported/resnet50-baseline/calibration.json"
     content = json.loads(reading.read_text())
     reading.unlink()  # DVC's cache may have the same file
     reading.write_text(json.dumps(content | {"intercept": 0.125}))

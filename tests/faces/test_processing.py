@@ -161,7 +161,7 @@ def test_an_image_that_is_no_longer_one_stops_it_in_a_sentence(packed, picture):
 def test_a_class_without_any_face_is_refused(packed, portrait, noise, png):
     face, none = encoded(portrait), png(noise(0, 80, 80))
     some = packed({"real/a.jpg": face, "real/b.png": none, "fake/c.jpg": face})
-    assert [record.member for record in records.read("set", *some, **ALIGNED)] == ["set/real/a.jpg", "set/fake/c.jpg"]
+    assert [member for _, _, member in records.read("set", *some, **ALIGNED)] == ["set/real/a.jpg", "set/fake/c.jpg"]
     with pytest.raises(UserError, match=r"no face is found in any of 2 fake images, which image.align leaves out"):
         list(records.read("", *packed({"real/a.jpg": face, "fake/b.png": none, "fake/c.png": none}), **ALIGNED))
 
@@ -171,7 +171,7 @@ def test_faces_are_found_by_several_threads_as_by_one(packed, portrait, monkeypa
     sides = range(150, 400, 25)
     members = {f"real/{side}.png": encoded(portrait.resize((side, side)), "PNG") for side in sides}
     alone = [processing.stored(data, **ALIGNED) for data in members.values()]
-    assert [record.image for record in records.read("", *packed(members), **ALIGNED)] == alone
+    assert [stored for stored, _, _ in records.read("", *packed(members), **ALIGNED)] == alone
 
 
 @pytest.fixture
@@ -195,7 +195,8 @@ def test_shards_photos_and_the_server_show_a_network_the_same_face(
 
     pixels = noise(5, height, width)
     faces, images = packed({"real/a.png": png(pixels)})
-    shards.write(records.read("faces", faces, images, size=64, jpeg=20, align=False), 1, tmp_path, 1)
+    [record] = records.read("faces", faces, images, size=64, jpeg=20, align=False)
+    shards.write([shards.Record(*record)], 1, tmp_path, 1)
     [(batch, _, _)] = shards.faces([tmp_path], size=64, batch_size=1)
     [answer] = answers(Photo("a.png", pixels), [detector], "whole")
     np.testing.assert_array_equal(np.asarray(answer.judgement.crop), batch[0])

@@ -92,7 +92,7 @@ def write_detector(folder: Path, name: str, number: int) -> None:
     figures |= {"n_valid": 150, "valid_roc_auc": 0.9 if name == WINNER else 0.8}
     write_json(folder / f"data/figures/{name}.json", {**figures, "weights": "imagenet", "device": "CPU"})
     reading = Calibration(1.5, 0.25, 0.5, 0.48, 0.6, 0.1, 0.5, 150, unlike_from=0.5)  # half of white, red from green
-    calibration.write(folder / f"data/calibration/{name}.json", reading)
+    calibration.write(folder / f"data/exported/{name}/calibration.json", reading)
     sheet = folder / f"data/explanations/{name}/sheet.jpg"
     sheet.parent.mkdir(parents=True)
     sheet.write_bytes(b"\xff\xd8 not looked at \xff\xd9")

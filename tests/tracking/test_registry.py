@@ -131,7 +131,7 @@ def test_a_new_calibration_is_a_new_version_and_new_figures_are_not(params: Para
     client = mlflow_client()
     assert champion(client) == ("1", WINNER)
     assert client.get_model_version(NAME, "1").tags["roc_auc"] == "0.77"
-    edit(Path(f"data/calibration/{WINNER}.json"), temperature=3.0)
+    edit(Path(f"data/exported/{WINNER}/calibration.json"), temperature=3.0)
     tracking.send(params)
     assert champion(client) == ("2", WINNER)
     first, second = (client.get_model_version(NAME, number) for number in ("1", "2"))

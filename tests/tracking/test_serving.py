@@ -69,7 +69,7 @@ def expected(written: Path, pixels: np.ndarray) -> tuple[float, str]:
 
     score = keras.saving.load_model(written / f"data/models/{WINNER}.keras").predict(pixels, verbose=0)[:, 0]
     logit = np.log(score) - np.log1p(-score)
-    known = calibration.read(written / f"data/calibration/{WINNER}.json")
+    known = calibration.read(written / f"data/exported/{WINNER}/calibration.json")
     return known.probability(logit), known.verdict(logit)
 
 

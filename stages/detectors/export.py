@@ -1,25 +1,13 @@
-"""Stage `export`: one folder a detector that judges a face without TensorFlow, checked against Keras.
+"""A detector in a form that starts at once and judges a face without TensorFlow, checked against Keras."""
 
-Reads ``data/models/M-P.keras`` and its ``.npz``, ``data/calibration/M-P.json``, ``data/training.json`` and, for the
-check, ``data/shards/``; writes ``data/exported/M-P/``: ``network.tflite`` (logit, evidence and distance of an image of
-``image.size``), ``calibration.json`` and ``detector.json`` (name, size and processing of images, source, SHA-256 of the
-model, and how far the network strays from Keras). All detectors are exported and not the champion alone, so that there
-is one way to judge a photo, whichever is asked; that costs some 25 s of CPU and 30 MB (DenseNet121) or 100 MB
-(ResNet50) a detector.
-"""
-
-import shutil
 from pathlib import Path
 
 import numpy as np
 
 from stages.backend import keras, tf
-from stages.detectors import assembly
-from stages.detectors.device import prepare
-from stages.errors import run
 from stages.faces import shards
 from stages.files import publish, read_json, sha256, write_json
-from stages.params import detector_argument, load
+from stages.params import Image
 from stages.photos import exported
 from stages.quiet import without_harmless_lines
 from stages.reporting import worth
@@ -28,31 +16,28 @@ CHECKED = 16  # validation images on which the export must agree with Keras
 TOLERANCE = 1e-3  # of any answer, relative to it where it is above 1; float32 in another order gives 1e-4
 
 
-def main() -> None:
-    """Export one detector."""
-    name = detector_argument(main.__doc__)
-    image = load().image
-    size = image.size
-    path = Path(f"data/models/{name}.keras")
-    prepare("float32", seed=0)  # nothing is drawn here
+def export(model: "keras.Model", path: Path, image: Image) -> None:
+    """Publish ``data/exported/M-P/`` (:mod:`stages.photos.exported`), but for how to read the answers.
 
-    model = assembly.with_distance(assembly.with_evidence(assembly.load(path)), path.with_suffix(".npz"))
-    with publish(exported.FOLDER / name) as part:
+    ``model`` gives the logits, evidence and distances of images of ``image.size``, in that order; it was loaded from
+    ``path``. Raises :class:`RuntimeError` if what is exported strays from it.
+    """
+    name = path.stem
+    with publish(exported.FOLDER / name) as part:  # whole: the calibration of an earlier network goes
         part.mkdir()
-        (part / exported.NETWORK).write_bytes(converted(model, size))
-        strays = deviation(model, part / exported.NETWORK, size)
+        (part / exported.NETWORK).write_bytes(converted(model, image.size))
+        strays = deviation(model, part / exported.NETWORK, image.size)
         if not strays <= TOLERANCE:
             raise RuntimeError(f"{name}: exported, it strays from Keras by {strays:.2g}; {TOLERANCE:g} is allowed")
-        shutil.copyfile(f"data/calibration/{name}.json", part / exported.READING)
         write_json(
             part / exported.FACTS,
             {
                 "detector": name,
-                "size": size,
+                "size": image.size,
                 "jpeg": image.jpeg,
                 "align": image.align,
                 "source": worth.source(read_json(shards.TRAINING)["sources"].values()),
-                "weights": read_json(f"data/models/{name}.json")["weights"]["source"],
+                "weights": read_json(path.with_suffix(".json"))["weights"]["source"],
                 "sha256": sha256(path),
                 "deviation": strays,
                 "checked": CHECKED,
@@ -93,7 +78,3 @@ def deviation(model: "keras.Model", network: Path, size: int) -> float:
         for got, of_keras in zip(judged, (wanted[0][:, 0], wanted[1], wanted[2][:, 0]), strict=True)
     ]
     return float(np.max([stray.max() for stray in strays]))
-
-
-if __name__ == "__main__":
-    run(main)

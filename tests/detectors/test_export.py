@@ -1,15 +1,15 @@
-"""The stage `export`: a detector that judges without TensorFlow, just as Keras does, or none at all."""
+"""The export of a detector: it judges without TensorFlow, just as Keras does, or is none at all."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from stages import export
-from stages.backend import keras, tf
-from stages.detectors import assembly
+from stages.backend import keras
+from stages.detectors import assembly, export
 from stages.errors import UserError
 from stages.files import read_json, sha256
+from stages.params import load
 from stages.photos import exported
 
 
@@ -47,35 +47,31 @@ def test_a_network_of_an_older_version_is_refused_in_a_sentence(bright, tmp_path
     path = tmp_path / "densenet121-baseline/network.tflite"
     path.parent.mkdir()
     path.write_bytes(export.converted(detector, 64))
-    with pytest.raises(UserError, match=r"older version: it gives no distance; .* export@densenet121-baseline"):
+    with pytest.raises(UserError, match=r"older version: it gives no distance; .* evaluate@densenet121-baseline"):
         exported.network(path)
 
 
-def test_it_is_checked_against_true_float32(bright, monkeypatch, command):
+@pytest.fixture
+def exporting(bright, monkeypatch):
+    """A function that exports a detector elsewhere."""
     monkeypatch.chdir(bright)
-    monkeypatch.setattr(exported, "FOLDER", Path("data/exact"))
-    monkeypatch.setattr(export, "deviation", lambda *_: 1 / 0)
-    tf.config.experimental.enable_tensor_float_32_execution(True)
-    with pytest.raises(ZeroDivisionError):
-        command(export.main, "densenet121", "baseline")
-    assert not tf.config.experimental.tensor_float_32_execution_enabled()
-
-
-def test_an_export_that_strays_is_refused_and_not_left_behind(bright, monkeypatch, command):
-    monkeypatch.chdir(bright)
-    monkeypatch.setattr(export, "TOLERANCE", -1.0)
     monkeypatch.setattr(exported, "FOLDER", Path("data/other"))
+    path = Path("data/models/densenet121-baseline.keras")
+    detector = assembly.with_distance(assembly.with_evidence(assembly.load(path)), path.with_suffix(".npz"))
+    return lambda: export.export(detector, path, load().image)
+
+
+def test_an_export_that_strays_is_refused_and_not_left_behind(exporting, monkeypatch):
+    monkeypatch.setattr(export, "TOLERANCE", -1.0)
     with pytest.raises(RuntimeError, match="strays from Keras by"):
-        command(export.main, "densenet121", "baseline")
+        exporting()
     assert list(Path("data/other").iterdir()) == []
 
 
-def test_an_export_that_answers_no_number_strays(bright, monkeypatch, command):
-    monkeypatch.chdir(bright)
-    monkeypatch.setattr(exported, "FOLDER", Path("data/other"))
+def test_an_export_that_answers_no_number_strays(exporting, monkeypatch):
     monkeypatch.setattr(exported, "network", lambda _: lambda _: (np.float32("nan"), np.zeros((8, 8), np.float32), 1.0))
     with pytest.raises(RuntimeError, match="strays from Keras by nan"):
-        command(export.main, "densenet121", "baseline")
+        exporting()
 
 
 def test_half_precision_halves_the_bytes_and_hardly_the_answers(tmp_path):
