@@ -78,16 +78,17 @@ def detectors(params: Params) -> Iterator[Detector]:
 
     Raises :class:`UserError` where params.yaml no longer describes one.
     """
+    lock = _lock()
     for name, model, phase in detectors_of(params.models):
         record, metrics = Path(f"data/models/{name}.json"), Path(f"data/figures/{name}.json")
         plots, evidence = Path(f"plots/detectors/{name}"), Path(f"data/explanations/{name}")
-        calibration = Path(f"data/calibration/{name}.json")
+        calibration = Path(f"data/exported/{name}/calibration.json")
         model_files = (record.with_suffix(".keras"), record.with_suffix(".npz"), record)
         sources = [source_file(name) for name in params.learned_sets]
         needed = (*model_files, metrics, plots / "sets.csv", calibration, *sources)
         if not all(path.exists() for path in needed):
             continue
-        _check_params(params, model, phase)
+        _check_params(params, lock, model, phase)
         files = {"metrics.json": metrics, "training.json": record, CALIBRATION: calibration}
         files |= {f"sets/{file.name}": file for file in sources}
         card = Path(f"data/report/{name}.md")
@@ -103,11 +104,14 @@ def detectors(params: Params) -> Iterator[Detector]:
         yield Detector(model, phase, read_json(record), read_json(metrics), files, contents_digest)
 
 
-def _check_params(params: Params, model: str, phase: str) -> None:
-    """Refuse to describe a detector by a params.yaml that was edited after its training; ``dvc.lock`` knows."""
-    if not Path("dvc.lock").exists():
-        return
-    lock = YAML(typ="safe").load(Path("dvc.lock").read_text(encoding="utf-8"))["stages"]
+def _lock() -> dict[str, Any]:
+    """What DVC wrote down of every stage; nothing where it did not run."""
+    path = Path("dvc.lock")
+    return dict(YAML(typ="safe").load(path.read_text(encoding="utf-8"))["stages"]) if path.exists() else {}
+
+
+def _check_params(params: Params, lock: dict[str, Any], model: str, phase: str) -> None:
+    """Refuse to describe a detector by a params.yaml that was edited after its training; DVC's ``lock`` knows."""
     of_sets = [f"{stage}@{name}" for stage in SET_STAGES for name in params.training_sets]
     of_model = [f"{stage}@{model}" for stage in dict.fromkeys((*MODEL_STAGES, phase))]
     for stage in (*of_sets, "audit", "split", *of_model):
