@@ -104,9 +104,8 @@ def main() -> None:
         journal, best = fitted
 
         # The detector and its record.
-        assembly.save(module, backbone, assembly.settled(head), Path(f"data/models/{model}-finetune.keras"))
+        saved = assembly.save(module, backbone, assembly.settled(head), Path(f"data/models/{model}-finetune.keras"))
         # Distances are those of the saved network, as it is used: in float32, of one host.
-        saved = assembly.load(Path(f"data/models/{model}-finetune.keras"))
         pooled = keras.Model(saved.input, saved.get_layer("pool").output)
         known = []
         for there in folders["train"]:  # of each set its share, the first

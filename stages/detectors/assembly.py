@@ -94,8 +94,8 @@ def detector(module: BackboneModule, backbone: "keras.Model", top: "keras.Model"
     return keras.Model(features.input, top(features.output))
 
 
-def save(module: BackboneModule, backbone: "keras.Model", top: "keras.Model", path: Path) -> None:
-    """Publish a detector as a ``.keras`` file that gives probabilities, in float32.
+def save(module: BackboneModule, backbone: "keras.Model", top: "keras.Model", path: Path) -> "keras.Model":
+    """Publish a detector as a ``.keras`` file that gives probabilities, in float32; return it.
 
     It is built afresh of standard layers, so that neither the precision nor the frozen layers nor the modes of
     training stay in the file.
@@ -109,8 +109,10 @@ def save(module: BackboneModule, backbone: "keras.Model", top: "keras.Model", pa
         clean_top.set_weights(top.get_weights())
         logits = detector(module, clean_backbone, clean_top)
         probability = keras.layers.Activation("sigmoid", name="probability")(logits.output)
+        saved = keras.Model(logits.input, probability, name=path.stem.replace("-", "_"))
         with publish(path) as part:
-            keras.Model(logits.input, probability, name=path.stem.replace("-", "_")).save(part)
+            saved.save(part)
+        return saved
     finally:
         keras.config.set_dtype_policy(policy)
 

@@ -45,6 +45,23 @@ def labels_of(data):
     return np.concatenate([labels for _, labels in data.as_numpy_iterator()])[:, 0].astype(np.int8)
 
 
+def test_a_step_of_adamw_is_that_of_keras():
+    random = np.random.default_rng(0)
+    start, gradients = random.normal(size=(3, 4)).astype(np.float32), random.normal(size=(5, 3, 4)).astype(np.float32)
+    ended = []
+    for kind in (keras.optimizers.AdamW, training.AdamW):
+        rate = training.warmed_cosine(0.1, 5, 0.2)
+        optimizer = kind(rate, weight_decay=0.1, global_clipnorm=1.0)
+        variables = [keras.Variable(start), keras.Variable(start[0])]
+        optimizer.build(variables)
+        for gradient in gradients:
+            optimizer.apply_gradients(zip([tf.constant(gradient), tf.constant(gradient[0])], variables, strict=True))
+        ended.append([variable.numpy() for variable in variables])
+    assert np.abs(ended[0][0] - start).min() > 1e-3
+    for ours, theirs in zip(*ended, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
 def sign(factor=1, count=16):
     """Examples whose first feature, times ``factor``, has the sign of the label; the other features are 0."""
     features = np.zeros((count, 4), np.float32)
