@@ -106,12 +106,12 @@ def main() -> None:
         # The detector and its record.
         saved = assembly.save(module, backbone, assembly.settled(head), Path(f"data/models/{model}-finetune.keras"))
         # Distances are those of the saved network, as it is used: in float32, of one host.
-        pooled = keras.Model(saved.input, saved.get_layer("pool").output)
+        pooled = over_hosts.answers(keras.Model(saved.input, saved.get_layer("pool").output))
         known = []
         for there in folders["train"]:  # of each set its share, the first
             count = math.ceil(shards.counts([there])["images"] * min(1.0, distance.FACES / images["train"]))
             faces = shards.labelled([there], size=size, batch_size=fit.batch_size).take(-(-count // fit.batch_size))
-            known.append(pooled.predict(faces, verbose=0)[:count])
+            known.append(pooled(faces)[:count])
         distance.fit(np.concatenate(known), Path(f"data/models/{model}-finetune.npz"))
         record.write(
             model,

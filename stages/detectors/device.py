@@ -69,11 +69,13 @@ def spread(model: "keras.Model", strategy: "tf.distribute.Strategy") -> Network:
         # Cast on the device: a byte a value has to get there, not four.
         return model(tf.cast(images, tf.float32), training=False)
 
-    answers: Network = tf.function(lambda shares: strategy.run(judge, (shares,)), reduce_retracing=True)
-    if devices == 1:
-        return answers
+    answers = tf.function(lambda shares: strategy.run(judge, (shares,)), reduce_retracing=True)
 
-    def network(images: "tf.Tensor") -> "tf.Tensor":
+    def alone(images: "tf.Tensor") -> "tf.Tensor":
+        any_number = tf.TensorSpec((None, *images.shape[1:]), images.dtype)  # or a last, smaller batch is traced anew
+        return answers.get_concrete_function(any_number)(images)
+
+    def together(images: "tf.Tensor") -> "tf.Tensor":
         # Black images fill up a batch that cannot be shared equally: no device is left with none.
         filled = np.pad(images, [(0, -len(images) % devices), (0, 0), (0, 0), (0, 0)])
         parts = np.split(filled, devices)
@@ -83,4 +85,4 @@ def spread(model: "keras.Model", strategy: "tf.distribute.Strategy") -> Network:
             )
         return tf.concat(strategy.experimental_local_results(answers(shares)), axis=0)[: len(images)]
 
-    return network
+    return alone if devices == 1 else together

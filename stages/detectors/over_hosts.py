@@ -3,7 +3,6 @@
 import re
 import shutil
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +65,7 @@ def several(model: "keras.Model") -> bool:
 
 def answers(model: "keras.Model") -> Callable[[Any], NDArray[np.float32]]:
     """A model as a function of batches of (images, labels); of this host alone, where several train."""
-    if not several(model):
-        return partial(model.predict, verbose=0)
-    judge = spread(model, tf.distribute.get_strategy())  # predict asks all hosts
+    judge = spread(model, tf.distribute.get_strategy() if several(model) else model.distribute_strategy)
     return lambda batches: np.concatenate([judge(images).numpy() for images, _ in batches])
 
 

@@ -17,6 +17,7 @@ from stages.files import sha256
 
 HERE = Path(__file__)
 ROOT = HERE.parents[2]
+ANY = [(tf.zeros((1, 4)), None)]  # a batch, for a model that does not look
 MEASURED = {"loss": 0.5, "accuracy": 0.7, "learning_rate": 0.001, "seconds": 4.0}
 
 
@@ -148,7 +149,7 @@ def test_the_start_is_no_epoch(tmp_path):
 def test_epochs_that_cannot_be_told_apart_are_decided_by_their_loss(tmp_path, capsys):
     # Both epochs rank the few faces alike, or nearly; the second is far surer of one mistake.
     labels, unsure = np.array([0, 0, 0, 1, 1, 1], np.int8), np.array([-1, -1, 1, -0.9, 1.1, 1])
-    journal = training.Journal(tmp_path, None, labels)
+    journal = training.Journal(tmp_path, ANY, labels)
     for epoch, logits in ((1, unsure), (2, np.array([-1, -1, 30, 1, 31, 32.0]))):
         journal.set_model(Fixed(logits))
         journal.add(epoch, MEASURED)
@@ -162,7 +163,7 @@ def test_epochs_that_cannot_be_told_apart_are_decided_by_their_loss(tmp_path, ca
 def test_an_epoch_that_is_truly_better_is_kept_whatever_its_loss(tmp_path, capsys):
     labels = np.repeat([0, 1], 200).astype(np.int8)
     noise = np.random.default_rng(0).normal(size=400)
-    journal = training.Journal(tmp_path, None, labels)
+    journal = training.Journal(tmp_path, ANY, labels)
     for epoch, logits in ((1, noise + labels), (2, 50 * (noise + 2 * labels))):
         journal.set_model(Fixed(logits))
         journal.add(epoch, MEASURED)
@@ -173,7 +174,7 @@ def test_an_epoch_that_is_truly_better_is_kept_whatever_its_loss(tmp_path, capsy
 
 def test_the_validation_auc_is_exact_where_probabilities_saturate(tmp_path):
     labels, logits = np.array([0, 0, 1, 1], np.int8), np.array([40, 60, 50, 70.0])
-    journal = training.Journal(tmp_path, None, labels)
+    journal = training.Journal(tmp_path, ANY, labels)
     journal.set_model(Fixed(logits))
     journal.add(1, MEASURED)
     assert journal.rows[0]["val_auc"] == 0.75
@@ -184,14 +185,14 @@ def test_the_validation_auc_is_exact_where_probabilities_saturate(tmp_path):
 class Fixed:
     """A model that answers with the same logits, whatever it is asked."""
 
-    distribute_strategy = None
+    distribute_strategy = tf.distribute.get_strategy()
 
     def __init__(self, logits):
         self.logits = logits
 
-    def predict(self, data, verbose):
+    def __call__(self, images, training):
         """The logits, as a column."""
-        return self.logits[:, np.newaxis]
+        return tf.constant(self.logits[:, np.newaxis])
 
     def get_weights(self):
         """Something that tells one from another."""
