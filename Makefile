@@ -14,6 +14,7 @@ help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-14s%s\n' "$$name" "$$text"; done
 
 repro: $(RUNTIME)  ## train, evaluate and compare the detectors; GPU=1 installs NVIDIA's libraries first
+	@test -s .dvc/tmp/rwlock || rm -f .dvc/tmp/rwlock # a DVC that was killed may leave it empty, and the next refuses
 	@dvc repro && echo "dvc repro took $$((SECONDS / 60)) min $$((SECONDS % 60)) s"
 
 predict: $(RUNTIME)  ## judge photos: make predict IMAGES="holiday.jpg album/"

@@ -1,10 +1,13 @@
 """Clones of the project, and commands in them, for tests that run the pipeline as a user does."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[1]
 
@@ -47,3 +50,20 @@ def environment() -> dict[str, str]:
     """Ours, without the settings of the person who runs the tests, and with this Python's commands first."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "MLFLOW_"))}
     return environment | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"}
+
+
+def ran(output: str) -> list[str]:
+    """The stages that a `dvc repro` ran, by what it printed."""
+    return re.findall(r"Running stage '(.+)':", output)
+
+
+def change(project: Path, key: str, value: object) -> None:
+    """Change a parameter, by its dotted key."""
+    yaml = YAML()
+    params = yaml.load(project / "params.yaml")
+    *path, last = key.split(".")
+    section = params
+    for part in path:
+        section = section[part]
+    section[last] = value
+    yaml.dump(params, project / "params.yaml")
