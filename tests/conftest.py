@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,9 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores, and threads that wait for one another would spin
+    os.environ |= {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
 
 
 def pytest_collection_modifyitems(items):
