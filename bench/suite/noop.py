@@ -50,11 +50,11 @@ def take_copy(copy: Path) -> None:
 
 
 def pretend(copy: Path) -> int:
-    """Make every output that is missing, commit them all; return the number of stages."""
+    """Make every output that is missing, and what is read of it, commit them all; return the number of stages."""
     from dvc.repo import Repo
 
     with Repo(str(copy)) as repo:
-        outputs = [Path(out.fs_path) for out in repo.index.outs]
+        outputs = [Path(out.fs_path) for out in (*repo.index.outs, *repo.index.deps)]
         count = len(list(repo.index.stages))
     for path in outputs:
         if path.exists():
