@@ -238,7 +238,8 @@ def main() -> None:
             if "threshold" in table:  # four digits would turn 0.99996 into 1
                 table["threshold"] = table["threshold"].map("{:.6g}".format, na_action="ignore")
             table.to_csv(part / f"{plot}.csv", index=False, float_format="%.4g")
-    calibration.write(f"data/exported/{name}/calibration.json", measured(reading, sets[0]))
+    reading = replace(measured(reading, sets[0]), model=record["model_sha256"])
+    calibration.write(f"data/exported/{name}/calibration.json", reading)
     write_json(f"data/figures/{name}.json", metrics)
     write_json(f"metrics/{name}.json", figures.headline(metrics))
     summarise(name, metrics, points)

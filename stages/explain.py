@@ -25,7 +25,7 @@ from stages.evidence import choice, deletion, sheet
 from stages.faces import archive, processing, records
 from stages.faces.image import decode
 from stages.files import publish, reading, write_json
-from stages.params import Params, detector_argument, load
+from stages.params import detector_argument, load
 from stages.photos import exported
 from stages.photos.exported import Detector
 from stages.progress import progress
@@ -52,7 +52,7 @@ def main() -> None:
     kinds = choice.kinds(test.label, test.logit, called_fake, params.explain.images, generator)
     probes = choice.probes(called_fake, params.explain.deletion_images, generator)
     chosen = np.unique(np.concatenate([probes, *(kind.shown for kind in kinds)]))
-    images = faces(test.member[chosen].tolist(), params)
+    images = faces(test.member[chosen].tolist(), detector)
     logits, evidence = judged(detector, images)
     evidence -= logit_of(calibrated.threshold)
     face = {number: (images[i], evidence[i], logits[i]) for i, number in enumerate(chosen)}
@@ -90,8 +90,9 @@ def main() -> None:
     print(f"{name}: {check['sentence']}")
 
 
-def faces(members: Sequence[str], params: Params) -> Pixels:
-    """The test images of these names (set/name), in their order, as detectors see them."""
+def faces(members: Sequence[str], detector: Detector) -> Pixels:
+    """The test images of these names (set/name), in their order, as the detector sees them."""
+    size = detector.size
     found: dict[str, Pixels] = {}
     for name in dict.fromkeys(member.partition("/")[0] for member in members):
         wanted = [member.partition("/")[2] for member in members if member.startswith(f"{name}/")]
@@ -99,8 +100,9 @@ def faces(members: Sequence[str], params: Params) -> Pixels:
         with reading(index):
             rows = pd.read_parquet(index, filters=[("verdict", "==", "ok"), ("member", "in", wanted)])
         with archive.open_archive(Path(f"data/raw/{name}.zip")) as zipped:
-            for data, _, member in records.read(name, zipped, rows, **params.image.processing):
-                picture = processing.whole(Image.fromarray(decode(data)), params.image.size, None)
+            stored = records.read(name, zipped, rows, size=size, jpeg=detector.jpeg, align=detector.align)
+            for data, _, member in stored:
+                picture = processing.whole(Image.fromarray(decode(data)), size, None)
                 found[member] = np.asarray(picture, np.float32)
     if missing := [member for member in members if member not in found]:
         raise UserError(

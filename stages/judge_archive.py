@@ -118,7 +118,7 @@ def made_of(names: list[str]) -> str:
 
 def files_of(name: str) -> dict[str, Path]:
     """The files of an exported detector by their names."""
-    return {path.name: path for path in exported.folder_of(name).iterdir()}
+    return {file: exported.folder_of(name) / file for file in (exported.NETWORK, exported.READING, exported.FACTS)}
 
 
 def check_source(job: Job) -> None:

@@ -107,8 +107,8 @@ def best(threads: int | None = None) -> tuple[Detector, str]:
     pretrained = exported.PRETRAINED.is_dir()
     if pretrained and not LEADERBOARD.exists():
         why = "there is no champion here"
-    elif pretrained and not (folder := exported.FOLDER / read_json(LEADERBOARD)["champion"]).is_dir():
-        why = f"the champion here, {folder.name}, has not been exported"
+    elif pretrained and not (file := exported.FOLDER / read_json(LEADERBOARD)["champion"] / exported.READING).is_file():
+        why = f"the champion here, {file.parent.name}, is not evaluated yet"
     else:
         champion = exported.load(exported.FOLDER / read_json(LEADERBOARD)["champion"], threads)
         if not (pretrained and worthless([champion])):

@@ -51,7 +51,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
         record.parent.mkdir(parents=True, exist_ok=True)
         pd.concat(parts).to_parquet(scores)
         Path(f"data/models/{name}.keras").write_text(f"the model of {name}")
-        record.write_text(json.dumps({"weights": {"source": "random"}, "device": "CPU"}))
+        record.write_text(json.dumps({"weights": {"source": "random"}, "device": "CPU", "model_sha256": "ab" * 32}))
         monkeypatch.setattr(sys, "argv", ["evaluate", *name.split("-")])
         evaluate.main()
         for table in ("deletion", *(["history"] if name.endswith("finetune") else [])):

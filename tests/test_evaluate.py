@@ -24,6 +24,7 @@ from stages.scoring.scores import Scores
 ROOT = Path(__file__).parents[1]
 NAME = "resnet50-baseline"
 SCORES = Path(f"data/scores/{NAME}.parquet")
+MODEL = "ab" * 32  # its SHA-256
 
 
 def with_ends(*names: str) -> list[str]:
@@ -60,7 +61,8 @@ def scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
     yaml.dump(params, tmp_path / "params.yaml")
     record = Path(f"data/models/{NAME}.json")
     record.parent.mkdir(parents=True)
-    record.write_text(json.dumps({"weights": {"source": "random", "asked": "auto"}, "device": "CPU"}))
+    weights = {"source": "random", "asked": "auto"}
+    record.write_text(json.dumps({"weights": weights, "device": "CPU", "model_sha256": MODEL}))
     random = np.random.default_rng(0)
     split = np.repeat(["valid", "test"], [60, 90])
     label = (np.arange(150) % 3 == 0).astype(np.int8)
@@ -188,7 +190,8 @@ def test_calibration_comes_from_the_validation_images_and_is_kept_for_others(
     fitted = calibration.fit(valid["label"].to_numpy(), valid["logit"].to_numpy(np.float64), metrics["threshold"], 0.05)
     unmeasured = {"n_test": 0, "n_answered": 0, "unlike_from": math.inf}
     unmeasured |= {f"{name}{end}": math.nan for name in ("wrong", "marked") for end in ("", "_low", "_high")}
-    assert replace(kept, **unmeasured) == fitted
+    assert replace(kept, **unmeasured, model=None) == fitted
+    assert kept.model == MODEL
     probability = kept.probability(test["logit"].to_numpy(np.float64))
     assert metrics["brier"] == pytest.approx(brier_score_loss(test["label"], probability))
     assert metrics["ece"] == pytest.approx(

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from scipy.special import expit
 from stages import demo, predict
 from stages.errors import UserError
 from stages.photos.exported import Detector
+from stages.scoring import calibration
 from stages.scoring.calibration import Calibration
 
 ROOT = Path(__file__).parents[1]
@@ -449,7 +451,7 @@ def drawn():
             lambda: shutil.rmtree(f"data/exported/{CHAMPION}"),
             [],
             "pretrained",
-            f"it came with the repository, and the champion here, {CHAMPION}, has not been exported",
+            f"it came with the repository, and the champion here, {CHAMPION}, is not evaluated yet",
         ),
         (lambda: shutil.rmtree("data"), [], "pretrained", "it came with the repository, and there is no champion here"),
         (lambda: shutil.rmtree("pretrained"), [], CHAMPION, "it is the champion here"),
@@ -513,7 +515,7 @@ def test_a_part_that_is_missing_is_named_with_what_brings_it_back(project, comma
         command(predict.main, "white.png", "--detector", "pretrained")
     Path("data/exported", CHAMPION, name).unlink()
     with pytest.raises(UserError, match=rf"{CHAMPION}/{name} is missing; make it again with `dvc repro evaluate@"):
-        command(predict.main, "white.png")
+        command(predict.main, "white.png", "--detector", CHAMPION)
 
 
 def test_a_network_cut_short_is_refused_in_a_sentence(project, command):
@@ -521,6 +523,20 @@ def test_a_network_cut_short_is_refused_in_a_sentence(project, command):
     network.write_bytes(network.read_bytes()[:100])
     with pytest.raises(UserError, match=r"network.tflite is damaged \(.*\); bring it back with `git restore"):
         command(predict.main, "white.png", "--detector", "pretrained")
+
+
+def test_a_calibration_of_another_network_is_refused_in_a_sentence(bright, tmp_path, monkeypatch, command):
+    """As a run leaves it that brought an earlier network back, and was stopped before its calibration."""
+    shutil.copytree(bright, tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
+    folder = Path(f"data/exported/{CHAMPION}")
+    reading = calibration.read(folder / "calibration.json")
+    for model in (None, json.loads((folder / "detector.json").read_text())["sha256"]):
+        calibration.write(folder / "calibration.json", replace(reading, model=model))
+        command(predict.main, face("photos/a.png", DARK))
+    calibration.write(folder / "calibration.json", replace(reading, model="0" * 64))
+    with pytest.raises(UserError, match=rf"{CHAMPION}/calibration.json is of another network than the one beside it"):
+        command(predict.main, face("photos/a.png", DARK))
 
 
 def test_an_export_of_an_older_version_is_refused_in_a_sentence(bright, tmp_path, monkeypatch, command):

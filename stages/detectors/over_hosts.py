@@ -65,7 +65,8 @@ def several(model: "keras.Model") -> bool:
 
 def answers(model: "keras.Model") -> Callable[[Any], NDArray[np.float32]]:
     """A model as a function of batches of (images, labels); of this host alone, where several train."""
-    judge = spread(model, tf.distribute.get_strategy() if several(model) else model.distribute_strategy)
+    strategy = tf.distribute.get_strategy() if several(model) else model.distribute_strategy  # not the one of all hosts
+    judge = spread(model, strategy)
     return lambda batches: np.concatenate([judge(images).numpy() for images, _ in batches])
 
 

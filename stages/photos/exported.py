@@ -82,13 +82,16 @@ def load(folder: Path, threads: int | None = None) -> Detector:
         raise UserError(
             f"{folder / FACTS} is of an older version: it lacks {', '.join(sorted(missing))}; {remedy(folder)}"
         )
+    reading = calibration.read(folder / READING)
+    if reading.model not in (None, facts["sha256"]):  # a run was stopped between score and evaluate
+        raise UserError(f"{folder / READING} is of another network than the one beside it; {remedy(folder)}")
     return Detector(
         name=facts["detector"],
         size=facts["size"],
         source=facts["source"],
         weights=facts["weights"],
         sha256=facts["sha256"],
-        calibration=calibration.read(folder / READING),
+        calibration=reading,
         network=network(folder / NETWORK, threads),
         jpeg=facts.get("jpeg"),  # an older version has neither
         align=facts.get("align", False),

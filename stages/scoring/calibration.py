@@ -46,6 +46,7 @@ class Calibration:
     marked: float = math.nan  # the share of the test images that is marked so, falsely, with its interval
     marked_low: float = math.nan
     marked_high: float = math.nan
+    model: str | None = None  # SHA-256 of the .keras file whose logits these are; None where nobody said it
 
     def scaled(self, logit: NDArray[np.floating]) -> NDArray[np.float64]:
         """Calibrated logits, of logits of any shape."""
@@ -99,12 +100,13 @@ def fit(label: NDArray[np.int8], logit: NDArray[np.float64], threshold: float, m
 def write(path: Path | str, calibration: Calibration) -> None:
     """Publish a calibration as JSON; what is infinite or not known is null there."""
     content = asdict(calibration)
-    write_json(path, {name: value if math.isfinite(value) else None for name, value in content.items()})
+    unknown = [name for name, value in content.items() if isinstance(value, float) and not math.isfinite(value)]
+    write_json(path, content | dict.fromkeys(unknown))
 
 
 def read(path: Path | str) -> Calibration:
     """The calibration that :func:`write` published. Raises :class:`stages.errors.UserError` where there is none."""
-    missing = {"real_below": -math.inf, "fake_from": math.inf, "unlike_from": math.inf}
+    missing = {"real_below": -math.inf, "fake_from": math.inf, "unlike_from": math.inf, "model": None}
     kept = read_json(path).items()
     content: dict[str, Any] = {n: missing.get(n, math.nan) if value is None else value for n, value in kept}
     return Calibration(**content)
