@@ -213,7 +213,8 @@ def test_the_same_parameters_give_the_same_bytes_and_another_seed_other_faces(ru
 def test_a_scored_image_that_the_index_lacks_is_one_sentence_and_publishes_nothing(run):
     scores = pd.read_parquet(f"data/scores/{NAME}.parquet")
     scores.assign(member=scores["member"].replace("f/01.png", "f/99.png")).to_parquet(f"data/scores/{NAME}.parquet")
-    with pytest.raises(UserError, match=r"data/index does not know f/99\.png as sound, though it was scored"):
+    sentence = r"data/index does not know f/99\.png as sound, though it was scored; score anew with `dvc repro`"
+    with pytest.raises(UserError, match=sentence):
         run()
     assert not SHEET.exists()
     assert not DELETION.exists()

@@ -54,9 +54,9 @@ def pretend(copy: Path) -> int:
     from dvc.repo import Repo
 
     with Repo(str(copy)) as repo:
-        outputs = [Path(out.fs_path) for out in (*repo.index.outs, *repo.index.deps)]
+        paths = [Path(one.fs_path) for one in (*repo.index.outs, *repo.index.deps)]
         count = len(list(repo.index.stages))
-    for path in outputs:
+    for path in paths:
         if path.exists():
             continue
         file = path if path.suffix else path / "part"
